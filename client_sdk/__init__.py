@@ -1,0 +1,34 @@
+"""An encrypted, offline-first database for one device, with sync: typed records, live queries, no network needed.
+
+``open`` is the door (`client_sdk.client`). Errors are in `client_sdk.errors`, record declarations come from the kernel.
+"""
+
+from __future__ import annotations
+
+from client_sdk.client import Client, open
+from client_sdk.collection import Collection
+from client_sdk.config import Config
+from client_sdk.keys import KeyFile, OsKeyring
+from client_sdk.query import Query
+from client_sdk.sync.status import Status
+from crdt.errors import SchemaError, ValidationError
+from crdt.fields import Counter, Item, Sealed, Text
+from crdt.schema import Record
+
+__all__ = [
+    "Client",
+    "Collection",
+    "Config",
+    "Counter",
+    "Item",
+    "KeyFile",
+    "OsKeyring",
+    "Query",
+    "Record",
+    "SchemaError",
+    "Sealed",
+    "Status",
+    "Text",
+    "ValidationError",
+    "open",
+]

@@ -1,0 +1,323 @@
+"""The door: open an encrypted file, and everything that the application does with it begins here.
+
+::
+
+    async with client_sdk.open("notes.db", records=[Note]) as client:
+        notes = client.collection(Note)
+        note = await notes.insert(Note(title="Hello"))
+
+The client works with no network. `register` or `join` gives it a space at a server, `connect` keeps it in step in the
+background; nothing else changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from client_sdk.collection import Collection
+from client_sdk.commit import Corridor, Sources
+from client_sdk.config import Config
+from client_sdk.database import Connect, Connection, Database, connect_sqlcipher
+from client_sdk.errors import QueryError
+from client_sdk.keys import KeySource, resolve_key
+from client_sdk.migrate import prepare, rebuild
+from client_sdk.rows import Table
+from client_sdk.sql import SqlRow, run_sql, tables_read
+from client_sdk.sync.account import Account
+from client_sdk.sync.replica import Replica
+from client_sdk.sync.runner import Runner
+from client_sdk.sync.status import Status
+from client_sdk.sync.transport import WebSocketTransport
+from client_sdk.watch import Watches
+from client_sdk.writer import Transaction, Writer
+from crdt.ids import client_id, incarnation
+from crdt.schema import Record, schema_of
+
+__all__ = ["Client", "Opening", "open"]
+
+R = TypeVar("R", bound=Record)
+
+SYSTEM = Sources(now_ms=lambda: time.time_ns() // 1_000_000, random=os.urandom)
+
+
+class Client:
+    """An open device. Made by `open`; its methods belong to the event loop that opened it."""
+
+    def __init__(
+        self, writer: Writer, tables: dict[type[Record], Table], account: Account, sources: Sources
+    ) -> None:
+        self._writer = writer
+        self._tables = tables
+        self._account = account
+        self._sources = sources
+        self._watches = Watches(writer.read)
+        self._replica = Replica(writer)
+        self._runner: Runner | None = None
+        self._idle_status = Status(pending=writer.corridor.outbox.pending)
+        writer.listeners.append(self._watches.committed)
+        writer.listeners.append(lambda committed: self._wake_runner(is_remote=committed.is_remote))
+
+    # -- Records
+
+    def collection(self, record: type[R]) -> Collection[R]:
+        """Return the collection of a record class that was named in `open`.
+
+        Raises:
+            QueryError: it was not.
+        """
+        table = self._tables.get(record)
+        if table is None:
+            known = ", ".join(one.__name__ for one in self._tables)
+            raise QueryError(
+                f"{record.__name__} was not opened: name it in open(records=[...]); there are {known}"
+            )
+        return Collection(self._writer, self._source, table)
+
+    def transaction(self) -> Transaction:
+        """``async with client.transaction():`` - several writes, one commit, one notice to watchers; all or nothing."""
+        return Transaction(self._writer)
+
+    async def sql(self, statement: str, parameters: Iterable[Any] = ()) -> list[SqlRow]:
+        """Return the rows of any SQL that only reads. A row is a tuple whose columns are also found by name.
+
+        Times are integer microseconds since 1970 (parameters are converted), sets and maps are JSON text.
+
+        Raises:
+            ReadOnlySql: it would write.
+            QueryError: SQLite does not understand it.
+        """
+        listed = tuple(parameters)
+        return await self._writer.read(lambda connection: run_sql(connection, statement, listed))
+
+    async def watch_sql(self, statement: str, parameters: Iterable[Any] = ()) -> AsyncIterator[list[SqlRow]]:
+        """Yield the rows of any SQL that only reads, now and each time that they change. Raises as `sql`."""
+        listed = tuple(parameters)
+        tables = await self._writer.database.read(
+            lambda connection: tables_read(connection, statement, listed)
+        )
+        watch = self._watches.watch(tables, lambda connection: run_sql(connection, statement, listed))
+        try:
+            async for rows in watch:
+                yield rows
+        finally:
+            await watch.aclose()
+
+    # -- Sync
+
+    async def register(self, url: str) -> None:
+        """Make an account and its space at the server, with this device as the first.
+
+        Raises `AlreadyRegistered`, `ServerUnreachable`, `ServerRefused`.
+        """
+        await self._account.register(url)
+
+    async def invite(self) -> str:
+        """Return a code with which one more device can join within ten minutes. Raises `NotRegistered`,
+        `ServerUnreachable`.
+        """
+        return await self._account.invite()
+
+    async def join(self, url: str, code: str) -> None:
+        """Join the space of the device that made the code. What is in this file already goes along.
+
+        Raises `AlreadyRegistered`, `InvitationInvalid`, `InvitationExpired`, `InvitationUsed`, `ServerUnreachable`.
+        """
+        await self._account.join(url, code)
+
+    async def connect(self) -> None:
+        """Stay in sync in the background from now on; returns at once. Raises `NotRegistered`."""
+        membership = self._account.require()
+        if self._runner is not None:
+            self._runner.retry_now()
+            return
+        self._runner = Runner(
+            self._replica,
+            lambda: WebSocketTransport.connect(membership.url),
+            space=membership.space,
+            device=membership.device,
+            token=self._account.token,
+            now_ms=self._sources.now_ms,
+            random=random.random,
+            software="pjais-sync",
+        )
+        self._runner.start()
+
+    async def synced(self, timeout: float | None = None) -> None:
+        """Wait until both sides are in step and proved equal. Connects if need be.
+
+        Raises:
+            SyncTimeout: not within ``timeout`` seconds.
+            ClientError: it cannot come to that without somebody doing something: `status`'s last error.
+        """
+        await self.connect()
+        assert self._runner is not None
+        await self._runner.synced(timeout)
+
+    async def disconnect(self) -> None:
+        """End the sync; writes go on, and are sent when the device is connected again."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.stop()
+            self._idle_status = Status(
+                pending=await self._replica.pending_count(),
+                cursor=runner.status.cursor,
+                head=runner.status.head,
+                last_error=runner.status.last_error,
+            )
+
+    @property
+    def status(self) -> Status:
+        """How this device stands with the server."""
+        return self._idle_status if self._runner is None else self._runner.status
+
+    async def statuses(self) -> AsyncIterator[Status]:
+        """Yield the status now and each time that it changes, while connected; who is slow gets the newest."""
+        if self._runner is None:
+            yield self.status
+            return
+        async for status in self._runner.statuses():
+            yield status
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether this device has a space at a server."""
+        return self._account.membership is not None
+
+    @property
+    def space(self) -> str | None:
+        """The space that this device is in."""
+        return None if self._account.membership is None else self._account.membership.space
+
+    async def digest(self) -> tuple[str, int]:
+        """Return the digest of all records (hexadecimal) and how many there are, deleted ones too: equal on
+        equal devices.
+        """
+        digest, records = await self._replica.digest()
+        return digest.hex(), records
+
+    async def close(self) -> None:
+        """End the sync and the watchers, and close the file. A second call does nothing."""
+        await self.disconnect()
+        await self._watches.close()
+        await self._writer.database.close()
+
+    # -- Parts
+
+    @property
+    def _source(self) -> _Source:
+        return _Source(self._writer, self._watches)
+
+    def _wake_runner(self, *, is_remote: bool) -> None:
+        if self._runner is not None:
+            if not is_remote:
+                self._runner.committed()
+        elif self._idle_status.pending != self._writer.corridor.outbox.pending:
+            self._idle_status = Status(
+                pending=self._writer.corridor.outbox.pending,
+                cursor=self._idle_status.cursor,
+                head=self._idle_status.head,
+            )
+
+
+class _Source:
+    """What queries run on (`client_sdk.query.Source`)."""
+
+    def __init__(self, writer: Writer, watches: Watches) -> None:
+        self.read = writer.read
+        self.watch = watches.watch
+        self.subscribe = watches.subscribe
+
+
+class Opening:
+    """What `open` returns: use it as ``async with``, or await it and call `Client.close` yourself."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._client: Client | None = None
+
+    def __await__(self) -> Generator[Any, None, Client]:
+        """Open the file."""
+        return self._make().__await__()  # type: ignore[no-any-return]
+
+    async def __aenter__(self) -> Client:
+        """Open the file."""
+        self._client = client = await self
+        return client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        if self._client is not None:
+            await self._client.close()
+
+
+def open(
+    path: str | os.PathLike[str],
+    *,
+    records: Iterable[type[Record]],
+    key: KeySource = None,
+    config: Config | None = None,
+    sources: Sources = SYSTEM,
+    connect: Connect = connect_sqlcipher,
+) -> Opening:
+    """Open the encrypted file at ``path``, or make it, for some record classes.
+
+    ``key``: 32 bytes, ``KeyFile(path)``, or ``OsKeyring(...)`` (the default). ``sources`` (time and chance)
+    and ``connect`` are seams for tests.
+
+    Raises, when entered: `SchemaError`, `WrongKey`, `DamagedFile`, `NotADatabase`, `NewerFile`, `FileInUse`,
+    `FileUnreachable`, `ReadOnlyFile`, `DiskFull`, and the `KeyProblem` errors.
+    """
+    return Opening(lambda: _open(path, tuple(records), key, config or Config(), sources, connect))
+
+
+async def _open(
+    path: str | os.PathLike[str],
+    records: tuple[type[Record], ...],
+    key: KeySource,
+    config: Config,
+    sources: Sources,
+    connect: Connect,
+) -> Client:
+    tables = {record: Table(schema_of(record)) for record in records}
+    by_name = {table.name: table for table in tables.values()}
+    if len(by_name) != len(tables):
+        raise QueryError("two of the record classes name the same collection")
+    raw = await asyncio.to_thread(resolve_key, key, path)
+    stale: list[Table] = []
+    database = await Database.open(
+        path,
+        raw,
+        config=config,
+        connect=connect,
+        prepare=lambda connection: stale.extend(prepare(connection, by_name.values(), path)),
+    )
+    try:
+
+        def enter(connection: Connection) -> Corridor:
+            corridor = Corridor(
+                connection,
+                by_name,
+                opening=incarnation(sources.random(8)),
+                client=client_id(sources.random(7)),
+                sources=sources,
+                document_bytes_max=config.hot_document_bytes,
+            )
+            corridor.begin()
+            rebuild(corridor, stale)
+            corridor.finish()
+            return corridor
+
+        writer = Writer(database, await database.write(enter))
+        account = await Account.load(writer, sources.random)
+        return Client(writer, tables, account, sources)
+    except BaseException:
+        await database.close()
+        raise

@@ -1,0 +1,365 @@
+"""The corridor: the one way in which anything becomes true on this device, for local and remote changes alike.
+
+A change is carried out on the database thread, inside one transaction: the document takes the edit, and out
+come log, row, digest, and outbox (a local change) or cursor (a remote one). There is no await in between, so
+no other change can come between, and a crash leaves all of it or nothing. What is kept in memory beside the
+file (documents in use, next numbers, the sum of digests) belongs to that thread and goes back to what it was
+when a transaction does not commit.
+
+`Corridor` is that thread's side; each of its verbs needs a transaction to be open. `client_sdk.replica` holds
+the remote door, `client_sdk.client` the local one. `Committed` tells those who wait (`watch`, the runner)
+what became true, afterwards.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from client_sdk.database import Connection
+from client_sdk.documents import Documents
+from client_sdk.errors import DuplicateRecord, RecordNotFound
+from client_sdk.log import TAIL_BYTES_MIN, Log
+from client_sdk.materialize import Change, insert_rows, list_lengths, readable, write_row, write_whole_row
+from client_sdk.outbox import Outbox
+from client_sdk.rows import Table
+from crdt.changes import Operation, SetRegister
+from crdt.clock import HybridClock
+from crdt.contents import DELETED, Contents, add_digests
+from crdt.document import Document
+from crdt.ids import client_id, incarnation, record_id
+from crdt.records import create
+from crdt.schema import Record, check_record_id
+from crdt.updates import CheckedUpdate, Creation
+from crdt.values import encode_value
+
+__all__ = ["Change", "Committed", "Corridor", "Sources", "State"]
+
+R = TypeVar("R", bound=Record)
+
+STATE_SCHEMA = (
+    """CREATE TABLE pjais_state(
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        generation TEXT NOT NULL,
+        cursor INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        records INTEGER NOT NULL,
+        clock INTEGER NOT NULL
+    )""",
+    "INSERT INTO pjais_state VALUES (1, '', 0, zeroblob(16), 0, 0)",
+)
+
+_TRUE, _FALSE = b"\xc3", b"\xc2"
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """Where time and chance come from: wall time in milliseconds since 1970, and random bytes."""
+
+    now_ms: Callable[[], int]
+    random: Callable[[int], bytes]
+
+
+class Committed(msgspec.Struct):
+    """What one transaction made true."""
+
+    changes: list[Change] = []
+    is_remote: bool = False
+    pending: int = 0
+
+
+class State(msgspec.Struct):
+    """What the file says of itself in one row: how far it has read, what it comes to, and its clock."""
+
+    generation: str
+    cursor: int
+    digest: int
+    records: int
+    clock: int
+
+
+class Corridor:
+    """The writer thread's side. Use it only inside ``Database.write``."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        tables: Mapping[str, Table],
+        *,
+        opening: int,
+        client: int,
+        sources: Sources,
+        document_bytes_max: int,
+    ) -> None:
+        self.connection = connection
+        self.tables = tables
+        self.sources = sources
+        self.client = client
+        self.incarnation = opening
+        self.log = Log(connection)
+        self.outbox = Outbox(connection, incarnation=opening, client=client)
+        self.state = _read_state(connection)
+        self.clock = HybridClock(last=self.state.clock)
+        self.committed = Committed()
+        self.documents = Documents(connection, tables, client=client, bytes_max=document_bytes_max)
+        self._before: tuple[Any, ...] = ()
+        self._reading = 0
+
+    # -- The frame of every transaction
+
+    def begin(self) -> None:
+        """Remember what to go back to."""
+        self.committed = Committed()
+        self.documents.begin()
+        self._reading = 0
+        log, outbox = self.log, self.outbox
+        self._before = (
+            log.next_doc,
+            log.next_position,
+            outbox.next_n,
+            outbox.pending,
+            msgspec.structs.replace(self.state),
+            self.clock.last,
+            self.incarnation,
+            self.client,
+        )
+
+    def finish(self) -> Committed:
+        """Write the state's row; the last statement before COMMIT."""
+        state = self.state
+        state.clock = self.clock.last
+        if state != self._before[4]:
+            self.connection.execute(
+                "UPDATE pjais_state SET generation = ?, cursor = ?, digest = ?, records = ?, clock = ? WHERE one = 1",
+                (
+                    state.generation,
+                    state.cursor,
+                    state.digest.to_bytes(16, "big"),
+                    state.records,
+                    state.clock,
+                ),
+            )
+        self.committed.pending = self.outbox.pending
+        return self.committed
+
+    def undo(self) -> None:
+        """Go back to what was in memory at `begin`: the transaction did not commit."""
+        log, outbox = self.log, self.outbox
+        (log.next_doc, log.next_position, outbox.next_n, outbox.pending, *rest) = self._before
+        self.state, self.clock.last, *identity = rest
+        self._become(*identity)
+        self.documents.undo()
+
+    @property
+    def reading(self) -> int:
+        """The transaction's one clock reading."""
+        if not self._reading:
+            self._reading = self.clock.tick(self.sources.now_ms())
+        return self._reading
+
+    def now(self) -> dt.datetime:
+        """Return the wall time, corrected to the server's, in UTC."""
+        milliseconds = self.sources.now_ms() + self.clock.offset_ms
+        return dt.datetime.fromtimestamp(milliseconds / 1000, tz=dt.UTC)
+
+    # -- Local changes
+
+    def insert(self, table: Table, records: Sequence[R]) -> list[R]:
+        """Write new records and return them as stored.
+
+        Raises:
+            ValidationError: a value does not fit; nothing was written.
+            DuplicateRecord: a record of that id exists already (deleted ones too); nothing was written.
+        """
+        name, now, reading = table.name, self.now(), self.reading
+        now_ms = self.sources.now_ms()
+        made: list[tuple[str, bytes, dict[str, Any], int]] = []
+        chosen: set[str] = set()
+        for record in records:
+            is_chosen = bool(record.id)
+            if is_chosen:
+                check_record_id(table.schema.record.__name__, record.id)
+                if record.id in chosen or self.documents.find(name, record.id) is not None:
+                    raise DuplicateRecord(name, record.id)
+                chosen.add(record.id)
+            new_id = record.id or record_id(now_ms, self.sources.random(10))
+            update, values, contents = create(
+                table.schema,
+                record,
+                record_id=new_id,
+                client=self.client,
+                reading=reading,
+                now=now,
+                is_chosen=is_chosen,
+            )
+            made.append((new_id, update, values, contents.digest(name, new_id)))
+        docs = self.log.add_documents(
+            self.connection, [(name, new_id, digest, True) for new_id, _, _, digest in made]
+        )
+        self._record_local(
+            [(doc, name, new_id, update) for doc, (new_id, update, _, _) in zip(docs, made, strict=True)]
+        )
+        insert_rows(
+            self.connection, table, [(doc, values) for doc, (_, _, values, _) in zip(docs, made, strict=True)]
+        )
+        self._add_digests(sum(digest for *_, digest in made), records=len(made))
+        self.committed.changes += [Change(name, new_id, "inserted") for new_id, *_ in made]
+        return [type(record)(**values) for record, (_, _, values, _) in zip(records, made, strict=True)]
+
+    def edit(
+        self, table: Table, record: str, plan: Callable[[Contents], list[Operation]]
+    ) -> tuple[int, Contents]:
+        """Change a record: ``plan`` says, from its contents, which operations; return its document number and contents.
+
+        Raises:
+            RecordNotFound: there is no such record, or it is deleted.
+            ValidationError: from ``plan``; nothing was written.
+        """
+        doc = table.find(self.connection, record)
+        if doc is None:
+            raise RecordNotFound(table.name, record)
+        return doc, self._edit(table, doc, record, plan)
+
+    def delete(self, table: Table, record: str) -> None:
+        """Set a record's tombstone. Raises `RecordNotFound`."""
+        self.edit(table, record, lambda _: [SetRegister(DELETED, _TRUE)])
+
+    def restore(self, table: Table, record: str) -> None:
+        """Lift a record's tombstone; a record that is not deleted stays as it is. Raises `RecordNotFound`."""
+        if table.find(self.connection, record) is not None:
+            return
+        doc = self.documents.find(table.name, record)
+        if doc is None or not self.documents.get(doc).contents.is_deleted:
+            raise RecordNotFound(table.name, record)
+        self._edit(table, doc, record, lambda _: [SetRegister(DELETED, _FALSE)])
+
+    def _edit(
+        self, table: Table, doc: int, record: str, plan: Callable[[Contents], list[Operation]]
+    ) -> Contents:
+        document = self.documents.use(doc)
+        planned = plan(document.contents)
+        if not planned:
+            return document.contents
+        if not any(
+            isinstance(operation, SetRegister) and operation.path == "updatedAt" for operation in planned
+        ):
+            planned = [*planned, SetRegister("updatedAt", encode_value(self.now()))]
+        lengths = list_lengths(table, document.contents)
+        update, checked = document.edit(planned, reading=self.reading)
+        self._record_local([(doc, table.name, record, update)])
+        self.document_changed(doc, document, checked, lengths)
+        return document.contents
+
+    def rehome(self) -> None:
+        """Give what this device wrote under client ids that turned out to be taken, all of it pending, new ones.
+
+        An id of which the server has taken anything is not taken by another, and stays.
+        """
+        connection = self.connection
+        pending = connection.execute(
+            "SELECT incarnation, client FROM pjais_outbox GROUP BY incarnation, client HAVING min(n) = 1"
+        ).fetchall()
+        for old_incarnation, old in pending:
+            new, new_incarnation = client_id(self.sources.random(7)), incarnation(self.sources.random(8))
+            docs = connection.execute(
+                "SELECT DISTINCT doc FROM pjais_log WHERE client = ?", (old,)
+            ).fetchall()
+            for (doc,) in docs:
+                self.log.rename_client(connection, doc, old, new)
+            connection.execute(
+                "UPDATE pjais_outbox SET incarnation = ?, client = ? WHERE incarnation = ? AND client = ?",
+                (new_incarnation, new, old_incarnation, old),
+            )
+            if old == self.client:
+                self._become(new_incarnation, new)
+        self.documents.drop_all()
+
+    def _become(self, new_incarnation: int, client: int) -> None:
+        self.incarnation = self.outbox.incarnation = new_incarnation
+        self.client = self.outbox.client = self.documents.client = client
+
+    def _record_local(self, updates: Sequence[tuple[int, str, str, bytes]]) -> None:
+        client = self.client
+        first = self.log.append(self.connection, [(doc, client, update) for doc, _, _, update in updates])
+        self.outbox.add(self.connection, first, [(name, record) for _, name, record, _ in updates])
+
+    # -- Documents and what is made from them
+
+    def document_changed(
+        self, doc: int, document: Document, checked: CheckedUpdate | None, lengths: Mapping[str, int]
+    ) -> None:
+        """Bring digest and row up to date with a document that took one update (None: another whole document).
+
+        ``lengths`` are those of its lists before. Its log is compacted when the tail has outgrown the snapshot.
+        """
+        connection, contents, row = self.connection, document.contents, self.log.row(self.connection, doc)
+        table, record, has_row = self.tables.get(row.collection), row.record, row.has_row
+        digest = contents.digest(row.collection, record)
+        if table is not None:
+            change: Change | None
+            if checked is None:
+                has_row, change = write_whole_row(connection, table, doc, record, contents, had_row=has_row)
+            else:
+                has_row, change = write_row(
+                    connection, table, doc, record, contents, checked, lengths, had_row=has_row
+                )
+            if change is not None:
+                self.committed.changes.append(change)
+        self.log.set_row(connection, doc, digest, has_row=has_row)
+        self._add_digests(digest - row.digest)
+        self._compact(doc, document)
+
+    def insert_received(
+        self, table: Table | None, collection: str, received: Sequence[tuple[str, bytes, Creation]]
+    ) -> list[int]:
+        """Write records that other devices created, each one update read without pycrdt; return their numbers."""
+        made: list[tuple[str, bytes, int, dict[str, Any] | None, int]] = []
+        for record, update, creation in received:
+            contents = Contents.from_creation(creation)
+            values = None if table is None else readable(self.connection, table, record, contents)
+            made.append((record, update, creation.client, values, contents.digest(collection, record)))
+            self.clock.observe(contents.created_reading, self.sources.now_ms())
+        docs = self.log.add_documents(
+            self.connection,
+            [(collection, record, digest, values is not None) for record, _, _, values, digest in made],
+        )
+        self.log.append(
+            self.connection,
+            [(doc, client, update) for doc, (_, update, client, _, _) in zip(docs, made, strict=True)],
+        )
+        self._add_digests(sum(digest for *_, digest in made), records=len(made))
+        rows = [(doc, values) for doc, (*_, values, _) in zip(docs, made, strict=True) if values is not None]
+        if table is not None and rows:
+            insert_rows(self.connection, table, rows)
+            self.committed.changes += [Change(collection, values["id"], "inserted") for _, values in rows]
+        return docs
+
+    def add_document(self, collection: str, record: str, document: Document) -> int:
+        """Write a document that has no digest and no row yet, and return its number; `document_changed` follows."""
+        (doc,) = self.log.add_documents(self.connection, [(collection, record, 0, False)])
+        self.state.records += 1
+        self.documents.keep(doc, document)
+        return doc
+
+    def write_snapshot(self, doc: int, document: Document, snapshot: bytes) -> None:
+        """Let a snapshot stand for all that the log has of a document."""
+        self.log.write_snapshot(self.connection, doc, snapshot)
+        document.compacted(len(snapshot))
+
+    def _add_digests(self, difference: int, *, records: int = 0) -> None:
+        self.state.digest = add_digests(self.state.digest, difference)
+        self.state.records += records
+
+    def _compact(self, doc: int, document: Document) -> None:
+        """Write a snapshot when the tail outgrew it: what was read to make it is at most what was written since."""
+        if document.tail_bytes > max(TAIL_BYTES_MIN, document.snapshot_bytes):
+            self.write_snapshot(doc, document, document.snapshot())
+
+
+def _read_state(connection: Connection) -> State:
+    generation, cursor, digest, records, clock = connection.execute(
+        "SELECT generation, cursor, digest, records, clock FROM pjais_state"
+    ).fetchone()
+    return State(generation, cursor, int.from_bytes(digest, "big"), records, clock)

@@ -1,0 +1,85 @@
+"""What stands in the file before anything runs: our own tables, and one for each declared collection.
+
+A collection whose declaration changed has its tables dropped and made anew from the documents (`rebuild`), which hold
+everything, also fields that no version here knows. One that is no longer declared loses its tables, not its documents.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from client_sdk.commit import STATE_SCHEMA, Corridor
+from client_sdk.database import Connection
+from client_sdk.errors import NewerFile
+from client_sdk.log import SCHEMA as LOG_SCHEMA
+from client_sdk.materialize import write_whole_row
+from client_sdk.outbox import SCHEMA as OUTBOX_SCHEMA
+from client_sdk.rows import Table
+
+__all__ = ["FORMAT", "prepare", "rebuild"]
+
+FORMAT: Final = 1
+
+_OWN = (
+    "CREATE TABLE pjais_meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE pjais_tables(
+        collection TEXT PRIMARY KEY,
+        fingerprint TEXT NOT NULL,
+        names TEXT NOT NULL
+    ) WITHOUT ROWID""",
+)
+
+
+def prepare(connection: Connection, tables: Iterable[Table], path: str | os.PathLike[str]) -> list[Table]:
+    """Bring the file's tables up to date, and return those that must be filled from the documents.
+
+    Raises:
+        NewerFile: a newer version of this package made the file.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > FORMAT:
+        raise NewerFile(Path(path), ours=FORMAT, theirs=version)
+    if version == 0:
+        for statement in (*_OWN, *LOG_SCHEMA, *OUTBOX_SCHEMA, *STATE_SCHEMA):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+    held = {
+        name: (fingerprint, names)
+        for name, fingerprint, names in connection.execute(
+            "SELECT collection, fingerprint, names FROM pjais_tables"
+        )
+    }
+    declared = {table.name: table for table in tables}
+    stale = []
+    for name, (fingerprint, names) in held.items():
+        if name not in declared or declared[name].fingerprint != fingerprint:
+            for old in names.split():
+                connection.execute(f'DROP TABLE "{old}"')
+            connection.execute("DELETE FROM pjais_tables WHERE collection = ?", (name,))
+            connection.execute("UPDATE pjais_documents SET has_row = 0 WHERE collection = ?", (name,))
+    for name, table in declared.items():
+        if name in held and held[name][0] == table.fingerprint:
+            continue
+        for statement in table.statements():
+            connection.execute(statement)
+        connection.execute(
+            "INSERT INTO pjais_tables(collection, fingerprint, names) VALUES (?, ?, ?)",
+            (name, table.fingerprint, " ".join([name, *(child.name for child in table.lists.values())])),
+        )
+        stale.append(table)
+    return stale
+
+
+def rebuild(corridor: Corridor, tables: Iterable[Table]) -> None:
+    """Fill tables from their collections' documents."""
+    for table in tables:
+        documents = corridor.connection.execute(
+            "SELECT doc, record FROM pjais_documents WHERE collection = ? ORDER BY doc", (table.name,)
+        ).fetchall()
+        for doc, record in documents:
+            document = corridor.documents.get(doc)
+            if write_whole_row(corridor.connection, table, doc, record, document.contents, had_row=False)[0]:
+                corridor.connection.execute("UPDATE pjais_documents SET has_row = 1 WHERE doc = ?", (doc,))

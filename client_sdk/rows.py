@@ -1,0 +1,262 @@
+"""Records as SQL: one table a collection, one column a field, a child table for each list field.
+
+Rows are made from documents and can be made again from them; they are what queries and ``client.sql`` read. A
+deleted record has no row. Times are integer microseconds since 1970, sets and maps JSON text, an `Enum` its
+value.
+
+::
+
+    notes(doc INTEGER PRIMARY KEY, id TEXT, created_at INTEGER, …)      notes__messages(doc, position, id, role, …)
+
+A collection's table is made anew when its declaration changed since the file was last opened (`prepare`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast, get_type_hints
+
+import msgspec
+
+from client_sdk.database import Connection
+from crdt.errors import SchemaError
+from crdt.fields import FieldType, Kind, field_type
+from crdt.schema import Field, Record, Schema
+
+__all__ = ["ListTable", "Table", "from_sql", "to_sql"]
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+_json = msgspec.json.Encoder(order="deterministic")
+
+Encode = Callable[[Any], Any]
+
+
+def to_sql(value: Any) -> Any:
+    """Return a Python value as SQL holds it: what `Table` does by column, for the parameters of a query."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, dt.datetime):
+        return _time_to_sql(value)
+    if isinstance(value, set | frozenset):
+        return _json.encode(value).decode()
+    if isinstance(value, dict | list):
+        return _json.encode(value).decode()
+    return value
+
+
+def from_sql(microseconds: int) -> dt.datetime:
+    """Return the time that a row holds, in UTC."""
+    return _EPOCH + dt.timedelta(microseconds=microseconds)
+
+
+class Column(msgspec.Struct, frozen=True, eq=False):
+    """One column: its name, SQL type, and its two conversions (None: as it is)."""
+
+    name: str
+    affinity: str
+    encode: Encode | None
+    decode: Encode | None
+
+
+class ListTable:
+    """The child table of a list field: a row an item, in order."""
+
+    def __init__(self, collection: str, field: Field) -> None:
+        self.field = field
+        self.name = f"{collection}__{field.name}"
+        scalar = field.type.scalar
+        self.item: type[Any] | None = None
+        if issubclass(scalar, msgspec.Struct):
+            self.item = scalar
+            hints = get_type_hints(scalar, include_extras=True)
+            self.columns = [
+                _loose_column(info.name, hints[info.name]) for info in msgspec.structs.fields(scalar)
+            ]
+        else:
+            self.columns = [_column("value", field.type)]
+        names = [f'"{column.name}"' for column in self.columns]
+        self.insert = (
+            f'INSERT INTO "{self.name}"(doc, position, {", ".join(names)}) VALUES (?, ?{", ?" * len(names)})'
+        )
+        self.select = f'SELECT doc, {", ".join(names)} FROM "{self.name}"'
+        self.create = (
+            f'CREATE TABLE "{self.name}"(doc INTEGER NOT NULL, position INTEGER NOT NULL, '
+            + ", ".join(f'"{column.name}" {column.affinity}' for column in self.columns)
+            + ", PRIMARY KEY (doc, position)) WITHOUT ROWID"
+        )
+
+    def rows(self, doc: int, first: int, items: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of some items, the first of them at position ``first``."""
+        for position, item in enumerate(items, first):
+            held = [getattr(item, column.name) for column in self.columns] if self.item else [item]
+            yield (doc, position, *_encoded(self.columns, held))
+
+    def value(self, row: Sequence[Any]) -> Any:
+        """Return the item of a row's columns."""
+        held = [
+            value if column.decode is None or value is None else column.decode(value)
+            for column, value in zip(self.columns, row, strict=True)
+        ]
+        if self.item is None:
+            return held[0]
+        return self.item(**dict(zip([column.name for column in self.columns], held, strict=True)))
+
+
+class Table:
+    """A collection's table, and the child tables of its list fields."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.name = schema.collection
+        self.columns = [
+            _column(field.name, field.type) for field in schema.fields if field.kind is not Kind.LIST
+        ]
+        self.by_name = {column.name: column for column in self.columns}
+        self.lists = {
+            field.name: ListTable(self.name, field) for field in schema.fields if field.kind is Kind.LIST
+        }
+        names = ", ".join(f'"{column.name}"' for column in self.columns)
+        self.insert = f'INSERT INTO "{self.name}"(doc, id, {names}) VALUES (?, ?{", ?" * len(self.columns)})'
+        self.select = f'SELECT "{self.name}".doc, "{self.name}".id, {names} FROM "{self.name}"'
+        self._names = [column.name for column in self.columns]
+        self._decoders = [
+            (place, column.decode) for place, column in enumerate(self.columns) if column.decode is not None
+        ]
+        self._encoders = [(column.name, column.encode) for column in self.columns]
+
+    # -- Declaring
+
+    def statements(self) -> list[str]:
+        """Return the statements that make the tables and their indexes."""
+        columns = "".join(f', "{column.name}" {column.affinity}' for column in self.columns)
+        made = [f'CREATE TABLE "{self.name}"(doc INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE{columns})']
+        for index in self.schema.indexes:
+            listed = ", ".join(f'"{name}"' for name in index)
+            made.append(f'CREATE INDEX "{self.name}_by_{"_and_".join(index)}" ON "{self.name}"({listed})')
+        made += [child.create for child in self.lists.values()]
+        return made
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the declaration: another one means that the tables are made anew."""
+        return hashlib.sha256("\n".join(self.statements()).encode()).hexdigest()
+
+    # -- Writing
+
+    def row(self, doc: int, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return a record's row."""
+        row = [doc, values["id"]]
+        for name, encode in self._encoders:
+            value = values[name]
+            row.append(value if encode is None or value is None else encode(value))
+        return tuple(row)
+
+    def update(self, connection: Connection, doc: int, values: Mapping[str, Any]) -> None:
+        """Write some fields' new values (list fields are replaced whole)."""
+        scalars = [self.by_name[name] for name in values if name in self.by_name]
+        if scalars:
+            assignments = ", ".join(f'"{column.name}" = ?' for column in scalars)
+            encoded = _encoded(scalars, [values[column.name] for column in scalars])
+            connection.execute(f'UPDATE "{self.name}" SET {assignments} WHERE doc = ?', (*encoded, doc))
+        for name, child in self.lists.items():
+            if name in values:
+                connection.execute(f'DELETE FROM "{child.name}" WHERE doc = ?', (doc,))
+                connection.executemany(child.insert, child.rows(doc, 0, values[name]))
+
+    def append(self, connection: Connection, doc: int, field: str, first: int, items: Iterable[Any]) -> None:
+        """Write items at the end of a list that has ``first`` items."""
+        child = self.lists[field]
+        connection.executemany(child.insert, child.rows(doc, first, items))
+
+    def delete(self, connection: Connection, doc: int) -> None:
+        """Remove a record's rows."""
+        connection.execute(f'DELETE FROM "{self.name}" WHERE doc = ?', (doc,))
+        for child in self.lists.values():
+            connection.execute(f'DELETE FROM "{child.name}" WHERE doc = ?', (doc,))
+
+    # -- Reading
+
+    def find(self, connection: Connection, record_id: str) -> int | None:
+        """Return the document number of a record that has a row."""
+        found = connection.execute(f'SELECT doc FROM "{self.name}" WHERE id = ?', (record_id,)).fetchone()
+        return None if found is None else int(found[0])
+
+    def records(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[Record]:
+        """Return the records of rows of ``select``, their lists read beside."""
+        lists = [self._lists(connection, child, [row[0] for row in rows]) for child in self.lists.values()]
+        record, names, decoders = self.schema.record, self._names, self._decoders
+        made = []
+        for row in rows:
+            held = list(row[2:])
+            for place, decode in decoders:
+                if held[place] is not None:
+                    held[place] = decode(held[place])
+            fields = dict(zip(names, held, strict=True))
+            for name, items in zip(self.lists, lists, strict=True):
+                fields[name] = items.get(row[0], [])
+            made.append(record(id=row[1], **fields))
+        return made
+
+    @staticmethod
+    def _lists(connection: Connection, child: ListTable, docs: Sequence[int]) -> dict[int, list[Any]]:
+        found: dict[int, list[Any]] = {}
+        for start in range(0, len(docs), 500):
+            some = docs[start : start + 500]
+            places = ", ".join("?" * len(some))
+            for row in connection.execute(
+                f"{child.select} WHERE doc IN ({places}) ORDER BY doc, position", some
+            ):
+                found.setdefault(row[0], []).append(child.value(row[1:]))
+        return found
+
+
+def _encoded(columns: Sequence[Column], values: Sequence[Any]) -> list[Any]:
+    return [
+        value if column.encode is None or value is None else column.encode(value)
+        for column, value in zip(columns, values, strict=True)
+    ]
+
+
+def _time_to_sql(value: dt.datetime) -> int:
+    return (value - _EPOCH) // _MICROSECOND
+
+
+def _json_to_sql(value: Any) -> str:
+    return _json.encode(value).decode()
+
+
+def _enum_to_sql(value: Any) -> Any:
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _column(name: str, kind: FieldType) -> Column:
+    scalar = kind.scalar
+    if kind.kind is Kind.SET:
+        return Column(name, "TEXT", _json_to_sql, msgspec.json.Decoder(set[scalar]).decode)  # type: ignore[valid-type]
+    if kind.kind is Kind.MAP:
+        return Column(name, "TEXT", _json_to_sql, msgspec.json.Decoder(dict[str, Any]).decode)
+    if kind.kind is Kind.SEALED:
+        return Column(name, "BLOB", None, None)
+    if scalar is dt.datetime:
+        return Column(name, "INTEGER", _time_to_sql, from_sql)
+    if scalar is bool:
+        return Column(name, "INTEGER", None, bool)
+    if issubclass(scalar, enum.Enum):
+        return Column(name, kind.affinity, _enum_to_sql, scalar)
+    return Column(name, kind.affinity, None, None)
+
+
+def _loose_column(name: str, annotation: Any) -> Column:
+    """Return the column of an item's attribute; what no scalar column holds is JSON."""
+    try:
+        kind = field_type(annotation, where=name)
+    except SchemaError:  # an item may hold what a field may not
+        kind = None
+    if kind is None or kind.kind is Kind.LIST:
+        decoder = msgspec.json.Decoder(annotation)
+        return Column(name, "TEXT", _json_to_sql, cast("Encode", decoder.decode))
+    return _column(name, kind)

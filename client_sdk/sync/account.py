@@ -1,0 +1,149 @@
+"""Who this device is to the server: its account, space and keys, kept inside the encrypted file.
+
+The first device registers: it makes its identity and the space key. Others join with a code that is valid once, for ten
+minutes: the code's secret proves that its holder was invited, and opens the space key that the inviting device
+sealed to it; the server sees neither. `client_sdk.keys` says how.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from client_sdk.commit import Corridor
+from client_sdk.errors import AlreadyRegistered, NotRegistered
+from client_sdk.keys import KEY_BYTES, DeviceIdentity, Invitation
+from client_sdk.sync.http import Registered, ServerApi, Token
+from client_sdk.writer import Writer
+
+__all__ = ["Account", "Membership"]
+
+_NAME: Final = "membership"
+_INVITATION_BYTES: Final = 32
+_NONCE_BYTES: Final = 12
+_TOKEN_MARGIN: Final = dt.timedelta(minutes=1)  # a token about to expire is not worth sending
+
+
+class Membership(msgspec.Struct, frozen=True):
+    """What the device keeps of its place in a space. ``identity`` and ``space_key`` are secret."""
+
+    url: str
+    account: str
+    space: str
+    device: str
+    identity: bytes
+    space_key: bytes
+    epoch: int = 1
+
+
+class Account:
+    """This device's membership: made by `register` or `join`, needed by `invite` and `token`."""
+
+    def __init__(self, writer: Writer, membership: Membership | None, random: Callable[[int], bytes]) -> None:
+        self.membership = membership
+        self._writer = writer
+        self._random = random
+        self._token: Token | None = None
+
+    @classmethod
+    async def load(cls, writer: Writer, random: Callable[[int], bytes]) -> Account:
+        """Return what the file knows."""
+        found = await writer.database.read(
+            lambda connection: connection.execute(
+                "SELECT value FROM pjais_meta WHERE name = ?", (_NAME,)
+            ).fetchone(),
+            brief=True,
+        )
+        membership = None if found is None else msgspec.msgpack.decode(found[0], type=Membership)
+        return cls(writer, membership, random)
+
+    def require(self) -> Membership:
+        """Return the membership. Raises `NotRegistered`."""
+        if self.membership is None:
+            raise NotRegistered
+        return self.membership
+
+    async def register(self, url: str) -> Membership:
+        """Make an account and its space at the server, with this device as the first.
+
+        Raises `AlreadyRegistered`, `ServerUnreachable`, `ServerRefused`.
+        """
+        self._require_none()
+        identity = DeviceIdentity.generate(self._random(KEY_BYTES))
+        async with ServerApi(url) as api:
+            home = await api.register(
+                public_key=identity.public_key, sign=identity.sign, name=platform.node() or "device"
+            )
+        return await self._keep(url, home, identity, self._random(KEY_BYTES))
+
+    async def join(self, url: str, code: str) -> Membership:
+        """Enter the space of an invitation.
+
+        Raises `AlreadyRegistered`, `InvitationInvalid`, `InvitationExpired`, `InvitationUsed`,
+        `ServerUnreachable`, `ServerRefused`.
+        """
+        self._require_none()
+        invitation = Invitation.parse(code)
+        identity = DeviceIdentity.generate(self._random(KEY_BYTES))
+        async with ServerApi(url) as api:
+            home = await api.join(
+                invitation=invitation.id,
+                public_key=identity.public_key,
+                sign=identity.sign,
+                prove=invitation.prove,
+                name=platform.node() or "device",
+            )
+        space_key = invitation.open_space_key(home.sealed, space=home.space)
+        return await self._keep(url, home, identity, space_key)
+
+    async def invite(self) -> str:
+        """Leave an invitation at the server and return its code. Raises `NotRegistered` and as `register`."""
+        membership = self.require()
+        invitation = Invitation.generate(self._random(_INVITATION_BYTES))
+        sealed = invitation.seal_space_key(
+            membership.space_key, space=membership.space, nonce=self._random(_NONCE_BYTES)
+        )
+        token = await self.token()
+        async with ServerApi(membership.url) as api:
+            await api.invite(
+                space=membership.space,
+                token=token,
+                invitation=invitation.id,
+                proof_key=invitation.proof_key,
+                sealed=sealed,
+            )
+        return invitation.code
+
+    async def token(self, is_refused: bool = False) -> str:
+        """Return a token for the server, a fresh one if the last was refused or is about to expire."""
+        membership = self.require()
+        if (
+            is_refused
+            or self._token is None
+            or self._token.expires_at - _TOKEN_MARGIN < dt.datetime.now(dt.UTC)
+        ):
+            identity = DeviceIdentity(membership.identity)
+            async with ServerApi(membership.url) as api:
+                self._token = await api.token(device=membership.device, sign=identity.sign)
+        return self._token.token
+
+    def _require_none(self) -> None:
+        if self.membership is not None:
+            raise AlreadyRegistered(self.membership.space)
+
+    async def _keep(
+        self, url: str, home: Registered, identity: DeviceIdentity, space_key: bytes
+    ) -> Membership:
+        membership = Membership(url, home.account, home.space, home.device, identity.private, space_key)
+        kept = msgspec.msgpack.encode(membership)
+
+        def work(corridor: Corridor) -> None:
+            corridor.connection.execute("INSERT INTO pjais_meta(name, value) VALUES (?, ?)", (_NAME, kept))
+
+        await self._writer.run(work)
+        self.membership, self._token = membership, home.token
+        return membership

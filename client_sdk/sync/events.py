@@ -1,0 +1,331 @@
+"""The words between the engine and the runner: what happened (events), and what to do about it (instructions).
+
+The runner carries out the instructions of one event in order, and feeds what came of each back as an event:
+
+======================  ====================================  =====================================
+instruction             the runner                            and feeds back
+======================  ====================================  =====================================
+`Send`                  encodes the message, sends it         `Lost`, if the connection is gone
+`LoadPending`           reads one batch from the outbox       `BatchLoaded`
+`Acknowledge`           drops what is acknowledged            `Acknowledged`, once durable
+`ApplyPage`             commits a page of the log             `Applied`, once durable
+`ApplyDocuments`        commits snapshots                     `Applied`, once durable
+`ReadDigest`            reads the digest of the records       `DigestRead`
+`SetGeneration`         keeps which history is read
+`ObserveTime`           corrects the clock
+`Rehome`                moves pending work to a new identity
+`RenewToken`            asks for a fresh token next time
+`Report`                publishes the status
+`Close`                 closes the connection; waits; redials  `Dialling`, when it tries again
+======================  ====================================  =====================================
+
+When the device itself cannot do it (a full disk), it feeds `Failed` instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias
+
+from client_sdk.sync.status import Status
+from crdt import wire
+
+__all__ = [
+    "Acknowledge",
+    "Acknowledged",
+    "Applied",
+    "ApplyDocuments",
+    "ApplyPage",
+    "BatchLoaded",
+    "Close",
+    "Committed",
+    "Confirm",
+    "Connected",
+    "Dialling",
+    "DigestRead",
+    "Event",
+    "Failed",
+    "Instruction",
+    "LoadPending",
+    "Lost",
+    "ObserveTime",
+    "OutboxPlace",
+    "PendingBatch",
+    "ReadDigest",
+    "Received",
+    "Rehome",
+    "RenewToken",
+    "Report",
+    "Send",
+    "SetGeneration",
+    "Stopped",
+    "Tick",
+    "Wanted",
+]
+
+
+class OutboxPlace(NamedTuple):
+    """A place in the outbox: the update number ``n`` of ``incarnation``."""
+
+    incarnation: int
+    n: int
+
+
+class PendingBatch(Protocol):
+    """Consecutive pending updates of one incarnation, numbered from ``first``, all written under ``client``."""
+
+    @property
+    def incarnation(self) -> int:
+        """Which opening of the file wrote them."""
+        ...
+
+    @property
+    def client(self) -> int:
+        """The client id that they were written under."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """The number of the first of them."""
+        ...
+
+    @property
+    def edits(self) -> list[wire.Edit]:
+        """The updates, at least one."""
+        ...
+
+
+# --------------------------------------------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True)
+class Dialling:
+    """A connection is being made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The connection stands. All that the device knows of itself comes along, read afresh.
+
+    ``generation`` and ``position`` are the cursor; ``pending`` counts the outbox; ``now_ms`` is the device's own
+    wall clock, uncorrected.
+    """
+
+    token: str
+    incarnation: int
+    client: int
+    generation: str
+    position: int
+    pending: int
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message of the server arrived, at ``now_ms`` by the device's own wall clock."""
+
+    message: wire.FromServer
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The connection ended, or could not be made."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The device could not do what it was told, or could not understand a frame: ``error`` says why."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The application wants no sync any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Local writes became durable; the outbox now holds ``pending`` updates."""
+
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLoaded:
+    """What `LoadPending` found: None when nothing is pending after that place."""
+
+    batch: PendingBatch | None
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """What `Acknowledge` said is durable; the outbox now holds ``pending`` updates."""
+
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A page, or documents, with this ``through`` are durable."""
+
+    through: int
+
+
+@dataclass(frozen=True, slots=True)
+class DigestRead:
+    """The digest of the records, and how many there are. ``pending`` was counted after the digest was read."""
+
+    digest: bytes
+    records: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A record's update could not be applied: its whole document is wanted."""
+
+    collection: str
+    record: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Somebody wants to know for certain: verify once more, even what is verified."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passes: ``now_ms`` on any clock that only moves forward."""
+
+    now_ms: int
+
+
+Event: TypeAlias = (
+    Dialling
+    | Connected
+    | Received
+    | Lost
+    | Failed
+    | Stopped
+    | Committed
+    | BatchLoaded
+    | Acknowledged
+    | Applied
+    | DigestRead
+    | Wanted
+    | Confirm
+    | Tick
+)
+
+
+# --------------------------------------------------------------------------------------------- instructions
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this message."""
+
+    message: wire.FromDevice
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPending:
+    """Read the next batch of the outbox: after that place, or from its beginning."""
+
+    after: OutboxPlace | None
+    edits_max: int
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """The server has ``incarnation`` up to ``through``: drop it from the outbox, keep the refusals."""
+
+    incarnation: int
+    through: int
+    refusals: list[wire.Refusal]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyPage:
+    """Commit this page: it begins exactly at the cursor."""
+
+    page: wire.Page
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyDocuments:
+    """Commit these snapshots: they begin exactly at the cursor, or (``after`` = ``through`` = 0) move no cursor."""
+
+    documents: wire.Documents
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDigest:
+    """Read the digest of the records as they are now, and then count the outbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetGeneration:
+    """The cursor belongs to this history from now on."""
+
+    generation: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObserveTime:
+    """The server's clock is ahead of ours by this much (negative: behind)."""
+
+    offset_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rehome:
+    """Mint a new client id and incarnation, and write the pending work anew under them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewToken:
+    """The token was refused: get a new one before the next connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Publish this status."""
+
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the connection.
+
+    ``retry``: dial again, ``delay_ms`` milliseconds later at the earliest (0: at once; None: as the backoff says);
+    without it, only when somebody asks. ``healthy``: the server had answered and kept to the protocol, so the
+    backoff begins anew.
+    """
+
+    error: Exception | None
+    retry: bool
+    delay_ms: int | None = None
+    healthy: bool = False
+
+
+Instruction: TypeAlias = (
+    Send
+    | LoadPending
+    | Acknowledge
+    | ApplyPage
+    | ApplyDocuments
+    | ReadDigest
+    | SetGeneration
+    | ObserveTime
+    | Rehome
+    | RenewToken
+    | Report
+    | Close
+)

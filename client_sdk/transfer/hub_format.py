@@ -1,0 +1,150 @@
+"""Our own format: what ``pjais export`` writes, and what reads it back.
+
+One JSON object, in UTF-8. Each record stands on a line of its own, in the order of its id, with the names that documents
+have (camelCase), sets as sorted lists, times by RFC 3339 in UTC; maps are sorted by key. Two exports of equal
+records are equal, but for the time of the export. Sealed fields are not in it: the file is plain text.
+
+::
+
+    {"format":"pjais-export","version":1,"exported_at":"2026-11-20T09:00:00Z","collections":{
+    "personas":[
+    {"id":"…","createdAt":"…","updatedAt":"…","name":"Wren",…},
+    …
+    ],"memories":[…],"conversations":[…],"workflows":[…]}}
+
+Reading takes any layout of that object. A field that this version does not know is an error, not a loss.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from client_sdk.hub import Hub
+from client_sdk.hub.records import Conversation, Memory, Persona, Workflow
+from client_sdk.transfer.source import Entry, JsonFile
+from crdt.fields import Kind
+from crdt.schema import Record, Schema, schema_of
+
+__all__ = ["FORMAT", "VERSION", "HubFile", "decode_record", "encode_record", "export_chunks"]
+
+FORMAT = "pjais-export"
+VERSION = 1
+
+_PAGE = 200  # records read at a time: memory stays flat, however many there are
+_PAGE_CONVERSATIONS = 10  # each brings its messages
+
+_json = msgspec.json.Encoder(order="deterministic")
+
+
+class _Envelope(msgspec.Struct):
+    format: str
+    version: int
+    collections: dict[str, list[msgspec.Raw]]
+
+
+class _Codec:
+    """One collection's records as JSON objects: a struct with the same fields under their names in documents."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.names = [field.name for field in schema.fields if field.kind is not Kind.SEALED]
+        fields: list[Any] = [("id", str)]
+        for field in schema.fields:
+            if field.kind is Kind.SEALED:
+                fields.append((field.name, msgspec.UnsetType | None, msgspec.UNSET))
+            elif field.required:
+                fields.append((field.name, field.type.value))
+            else:
+                fields.append(
+                    (field.name, field.type.value, msgspec.field(default_factory=field.make_default))
+                )
+        self.struct = msgspec.defstruct(
+            schema.record.__name__, fields, kw_only=True, rename="camel", forbid_unknown_fields=True
+        )
+        self.decoder = msgspec.json.Decoder(self.struct)
+
+    def decode(self, data: Any) -> Record:
+        decoded = self.decoder.decode(data)
+        return self.schema.record(id=decoded.id, **{name: getattr(decoded, name) for name in self.names})
+
+    def encode(self, record: Record) -> bytes:
+        values = {name: getattr(record, name) for name in self.names}
+        return _json.encode(self.struct(id=record.id, **values))
+
+
+_CODECS: dict[str, _Codec] = {
+    schema.collection: _Codec(schema) for schema in map(schema_of, (Persona, Memory, Conversation, Workflow))
+}
+
+
+def encode_record(collection: str, record: Record) -> bytes:
+    """Return a record of one of the Hub's collections as a JSON object on one line."""
+    return _CODECS[collection].encode(record)
+
+
+def decode_record(collection: str, data: bytes) -> Record:
+    """Return the record of such an object. Raises `msgspec.DecodeError`."""
+    return _CODECS[collection].decode(data)
+
+
+class HubFile:
+    """A file in our own format."""
+
+    def __init__(self, file: JsonFile) -> None:
+        self.left_out: Counter[str] = Counter()
+        self._file = file
+        envelope = file.decode_all(_Envelope)
+        if envelope.format != FORMAT:
+            raise file.failed("format", f'it is {envelope.format!r:.60}, not "{FORMAT}"')
+        if envelope.version != VERSION:
+            raise file.failed(
+                "version", f"it is {envelope.version}, and this program reads {VERSION}: update the older one"
+            )
+        unknown = envelope.collections.keys() - _CODECS.keys()
+        if unknown:
+            raise file.failed(
+                "collections",
+                f"there is no collection {sorted(unknown)[0]!r:.60}; there are {', '.join(_CODECS)}",
+            )
+        self._collections: Mapping[str, list[msgspec.Raw]] = envelope.collections
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the records as they stand in the file, collection by collection."""
+        for collection, codec in _CODECS.items():
+            for place, raw in enumerate(self._collections.get(collection, ())):
+                where = f"{collection}[{place}]"
+                try:
+                    record = codec.decode(raw)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    self._file.decode(raw, codec.struct, where)  # says what is wrong
+                    raise
+                if not record.id:
+                    raise self._file.failed(where, "its id is empty")
+                yield Entry(collection, record, where, len(memoryview(raw)))
+
+
+async def export_chunks(hub: Hub, *, now: dt.datetime) -> AsyncIterator[tuple[int, bytes]]:
+    """Yield an export piece by piece, each with the number of its records; joined, they are the file.
+
+    What is written meanwhile may be in it or not: each record is whole.
+    """
+    stamp = _json.encode(now).decode()
+    yield (
+        0,
+        f'{{"format":"{FORMAT}","version":{VERSION},"exported_at":{stamp},"collections":{{\n'.encode(),
+    )
+    for number, (name, collection) in enumerate(hub.collections.items()):
+        yield 0, f'{"," if number else ""}"{name}":['.encode()
+        codec, last = _CODECS[name], ""
+        page = _PAGE_CONVERSATIONS if name == "conversations" else _PAGE
+        while records := await collection.where("id", ">", last).order_by("id").limit(page).all():
+            lines = b",\n".join(map(codec.encode, records))
+            yield len(records), (b",\n" if last else b"\n") + lines
+            last = records[-1].id
+        yield 0, b"\n]"
+    yield 0, b"}}\n"

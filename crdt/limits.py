@@ -1,0 +1,73 @@
+"""Every limit of the system: its name, its unit (last in the name) and its reason.
+
+Past one there is an error that names it; nothing is dropped silently. The order is: one update, one document,
+one frame, one exchange.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "CLOCK_DRIFT_MS_MAX",
+    "COLLECTION_NAME_BYTES_MAX",
+    "COMPRESS_FROM_BYTES",
+    "DECOMPRESSED_BYTES_MAX",
+    "DOCUMENT_BYTES_MAX",
+    "FRAME_BYTES_MAX",
+    "INVITATION_LIFETIME_S",
+    "KEY_BYTES_MAX",
+    "PAGES_IN_FLIGHT",
+    "PAGE_BYTES_TARGET",
+    "PAGE_ENTRIES_MAX",
+    "PUSHES_IN_FLIGHT",
+    "PUSH_BYTES_TARGET",
+    "PUSH_EDITS_MAX",
+    "RECORD_ID_BYTES_MAX",
+    "SESSION_SPACES_MAX",
+    "SESSION_WRITE_TIMEOUT_S",
+    "UPDATE_BYTES_MAX",
+    "UPDATE_ITEMS_MAX",
+    "VALUE_DEPTH_MAX",
+]
+
+# One update. A record is a form or a conversation, not a film: 4 MiB holds two thousand pages of text. The most
+# hostile 4 MiB that were found (one long block, and 900,000 deletes of one unit each) take 0.6 s to walk and 1.4 s to
+# judge on one core; as many values or blocks as `UPDATE_ITEMS_MAX` allows take 0.3 and 0.5 s.
+UPDATE_BYTES_MAX: Final = 4 * 1024 * 1024
+# Blocks in one update, and values in one of its blocks: bounds the time and memory of the walk where bytes are
+# cheap (a block takes 4 bytes or more, a value 2). So many blocks take 90 MB while they are judged.
+UPDATE_ITEMS_MAX: Final = 200_000
+# A map key in a document is a field's path or a set's element; longer ones are content and belong in a value.
+KEY_BYTES_MAX: Final = 4_096
+# Nesting of one value: deeper ones overflow the stack of some decoder on the way (HAZARDS: `Any` 100,000 deep).
+VALUE_DEPTH_MAX: Final = 32
+
+# One document: a snapshot must fit into one frame after compression, and folding it must fit into memory.
+DOCUMENT_BYTES_MAX: Final = 48 * 1024 * 1024
+RECORD_ID_BYTES_MAX: Final = 200
+COLLECTION_NAME_BYTES_MAX: Final = 63  # also a table's name, and Postgres' identifiers end there
+
+# One frame on the wire, compressed; websockets and uvicorn are told the same number.
+FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
+# What a frame may decompress to; read from its header and enforced while decompressing.
+DECOMPRESSED_BYTES_MAX: Final = 64 * 1024 * 1024
+# Below this, zstd's header and call cost more than they save.
+COMPRESS_FROM_BYTES: Final = 512
+
+# One push: small enough that an acknowledgement comes often, large enough that a commit is shared.
+PUSH_EDITS_MAX: Final = 2_000
+PUSH_BYTES_TARGET: Final = 1024 * 1024
+PUSHES_IN_FLIGHT: Final = 4
+# One page of a pull; a device commits a page in one transaction.
+PAGE_ENTRIES_MAX: Final = 2_000
+PAGE_BYTES_TARGET: Final = 1024 * 1024
+# Pages that the server sends ahead of the device's durable cursor: bounds both ends' memory.
+PAGES_IN_FLIGHT: Final = 3
+SESSION_SPACES_MAX: Final = 64
+SESSION_WRITE_TIMEOUT_S: Final = 10.0
+
+# A clock further ahead than this is not followed (Evolu rejected such writes for ever; we take them, but do not
+# let them pull our clock along).
+CLOCK_DRIFT_MS_MAX: Final = 5 * 60 * 1000
+INVITATION_LIFETIME_S: Final = 600

@@ -1,0 +1,1 @@
+"""The tests of the encrypted file, each opposite the module that it tries."""
