@@ -13,6 +13,7 @@ background; nothing else changes.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import random
 import time
@@ -134,6 +135,7 @@ class Client:
         """Stay in sync in the background from now on; returns at once. Raises `NotRegistered`."""
         membership = self._account.require()
         if self._runner is not None:
+            self._runner.start()
             self._runner.retry_now()
             return
         self._runner = Runner(
@@ -164,12 +166,8 @@ class Client:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.stop()
-            self._idle_status = Status(
-                pending=await self._replica.pending_count(),
-                cursor=runner.status.cursor,
-                head=runner.status.head,
-                last_error=runner.status.last_error,
-            )
+            pending = await self._replica.pending_count()
+            self._idle_status = dataclasses.replace(runner.status, state="offline", pending=pending)
 
     @property
     def status(self) -> Status:
@@ -218,11 +216,8 @@ class Client:
             if not is_remote:
                 self._runner.committed()
         elif self._idle_status.pending != self._writer.corridor.outbox.pending:
-            self._idle_status = Status(
-                pending=self._writer.corridor.outbox.pending,
-                cursor=self._idle_status.cursor,
-                head=self._idle_status.head,
-            )
+            pending = self._writer.corridor.outbox.pending
+            self._idle_status = dataclasses.replace(self._idle_status, pending=pending, verified=None)
 
 
 class _Source:

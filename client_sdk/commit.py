@@ -101,6 +101,7 @@ class Corridor:
         self.log = Log(connection)
         self.outbox = Outbox(connection, incarnation=opening, client=client)
         self.state = _read_state(connection)
+        self.read_through = 0  # a cursor that nothing depends on: it is written with the next transaction
         self.clock = HybridClock(last=self.state.clock)
         self.committed = Committed()
         self.documents = Documents(connection, tables, client=client, bytes_max=document_bytes_max)
@@ -125,6 +126,7 @@ class Corridor:
             self.incarnation,
             self.client,
         )
+        self.state.cursor = max(self.state.cursor, self.read_through)
 
     def finish(self) -> Committed:
         """Write the state's row; the last statement before COMMIT."""
@@ -253,11 +255,11 @@ class Corridor:
         return document.contents
 
     def rehome(self) -> None:
-        """Give what this device wrote under client ids that turned out to be taken, all of it pending, new ones.
+        """Take a new identity, as a client id of ours is taken, and give what is pending under such ids new ones too.
 
-        An id of which the server has taken anything is not taken by another, and stays.
+        An id of which the server has acknowledged anything is not taken by another: what is pending under it stays.
         """
-        connection = self.connection
+        connection, before = self.connection, self.client
         pending = connection.execute(
             "SELECT incarnation, client FROM pjais_outbox GROUP BY incarnation, client HAVING min(n) = 1"
         ).fetchall()
@@ -274,6 +276,9 @@ class Corridor:
             )
             if old == self.client:
                 self._become(new_incarnation, new)
+        if self.client == before:
+            self._become(incarnation(self.sources.random(8)), client_id(self.sources.random(7)))
+            self.outbox.next_n = 1
         self.documents.drop_all()
 
     def _become(self, new_incarnation: int, client: int) -> None:

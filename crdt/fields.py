@@ -20,7 +20,7 @@ import datetime as dt
 import enum
 import sys
 import types
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
 
 import msgspec
 
@@ -54,6 +54,7 @@ else:
         __slots__ = ()
 
 
+@dataclass_transform(kw_only_default=True, field_specifiers=(msgspec.field,))
 class Item(msgspec.Struct, kw_only=True, rename="camel"):
     """A base for the structs in a list field: keyword arguments here, camelCase in documents."""
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+
 import msgspec
 
 from crdt.ends import Ends
@@ -182,6 +183,8 @@ class DocumentIndex:
                 item.origin,
                 item.right_origin,
             )
+        for deleted in update.deletes:
+            self.cut(self.places(*deleted))
 
     def put(
         self,

@@ -34,6 +34,7 @@ class ItemCodec:
             self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(field.stored)
             if issubclass(field.scalar, msgspec.Struct):
                 self._struct = field.scalar
+                msgspec.json.schema(field.scalar)  # which every attribute's type must have
                 hints = get_type_hints(field.scalar)
                 self._suspects = tuple(
                     name for name in field.scalar.__struct_fields__ if not _is_safe(hints[name])

@@ -16,7 +16,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, dataclass_transform, get_type_hints
 
 import msgspec
 
@@ -76,6 +76,7 @@ _DECLARATIONS: dict[type, tuple[str, tuple[tuple[str, ...], ...], tuple[str, ...
 _SCHEMAS: dict[type, Schema] = {}
 
 
+@dataclass_transform(kw_only_default=True, field_specifiers=(msgspec.field,))
 class Record(msgspec.Struct, metaclass=_RecordMeta):
     """The base of every record. ``id`` is minted when it is left empty; times have a zone, and are UTC when read."""
 

@@ -169,6 +169,8 @@ def convert(value: Any, annotation: Any) -> Any:
     """
     try:
         return msgspec.convert(value, annotation, from_attributes=True)
+    except msgspec.ValidationError:  # a ValueError too
+        raise
     except UnicodeEncodeError:
         raise _not_unicode() from None
     except ValueError as error:

@@ -29,5 +29,19 @@ def main() -> None:
     """A Hub of personas, memories, conversations and workflows, in an encrypted file that works with no network."""
 
 
-for _each in (demo, init, status, import_, export, watch, sync, invite, join, search, backup, restore, doctor):
+for _each in (
+    demo,
+    init,
+    status,
+    import_,
+    export,
+    watch,
+    sync,
+    invite,
+    join,
+    search,
+    backup,
+    restore,
+    doctor,
+):
     main.add_command(_each)

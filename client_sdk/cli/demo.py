@@ -26,13 +26,15 @@ _CELL_MAX: Final = 90  # characters: a longer text shows its two ends, where the
 
 
 @click.command()
-@click.option("--keep", is_flag=True, help="Keep the folder with the devices' files and keys, and say where it is.")
+@click.option(
+    "--keep", is_flag=True, help="Keep the folder with the devices' files and keys, and say where it is."
+)
 @command
 async def demo(device: Device, *, keep: bool) -> int:
     """Show two encrypted devices and a server: apart, edited in ways that meet, and equal again.
 
-    It makes its own files in a temporary folder. With --db (and --key-file) the first device's file is made there instead,
-    and stays. Exit code 1 if anything is not as promised.
+    It makes its own files in a temporary folder. With --db (and --key-file) the first device's file is made there
+    instead, and stays. Exit code 1 if anything is not as promised.
     """
     began = time.perf_counter()
     steps: list[Step] = []

@@ -1,9 +1,9 @@
 """What every command shares: which file, which key, how to answer, and how to fail.
 
 Each command has ``--db``, ``--key-file`` and ``--json``. An answer goes to standard output (with ``--json`` one JSON
-object, or one a line where a command goes on), everything else to standard error. A failure is one line, or with ``--json``
-``{"error": {"code", "message"}}``, on standard error; exit code 1, or 2 where the command was used wrongly or is not
-built yet. Ctrl-C ends a command cleanly: 130, or 0 where it is how the command ends.
+object, or one a line where a command goes on), everything else to standard error. A failure is one line, or with
+``--json`` the object ``{"error": {"code", "message"}}``, on standard error; exit code 1, or 2 where the command was
+used wrongly or is not built yet. Ctrl-C ends a command cleanly: 130, or 0 where it is how the command ends.
 """
 
 from __future__ import annotations
@@ -92,13 +92,11 @@ def default_path() -> Path:
 Work = Callable[..., Coroutine[Any, Any, int | None]]
 
 
-def command(work: Work | None = None, *, ends_by_interrupt: bool = False) -> Any:
+def command(work: Work) -> Callable[..., NoReturn]:
     """Give a coroutine function the three options, a `Device` as its first argument, and the ways to fail.
 
     What it returns is the exit code, None for 0.
     """
-    if work is None:
-        return functools.partial(command, ends_by_interrupt=ends_by_interrupt)
 
     @click.option(
         "--db",
@@ -114,13 +112,14 @@ def command(work: Work | None = None, *, ends_by_interrupt: bool = False) -> Any
     )
     @click.option("--json", "is_json", is_flag=True, help="Answer in JSON.")
     @functools.wraps(work)
-    def run(*arguments: Any, db: Path | None, key_file: Path | None, is_json: bool, **options: Any) -> NoReturn:
+    def run(
+        *arguments: Any, db: Path | None, key_file: Path | None, is_json: bool, **options: Any
+    ) -> NoReturn:
         device = Device(db or default_path(), key_file, is_json, Console(), Console(stderr=True))
         try:
             code = _run(work(device, *arguments, **options))
         except (KeyboardInterrupt, asyncio.CancelledError) as error:
-            terminated = isinstance(error, asyncio.CancelledError)
-            code = 0 if ends_by_interrupt else _TERMINATED if terminated else _INTERRUPTED
+            code = _TERMINATED if isinstance(error, asyncio.CancelledError) else _INTERRUPTED
         except BrokenPipeError:  # whoever reads had enough
             with contextlib.suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -176,8 +175,8 @@ def _in_words_of_a_command(error: Exception) -> str:
     match error:
         case KeyringUnavailable():
             return (
-                "there is no secret store on this machine to keep the key in: name a file for it with --key-file PATH (it is"
-                " made if the database is new), or PJAIS_KEY_FILE"
+                "there is no secret store on this machine to keep the key in: name a file for it with "
+                "--key-file PATH, or PJAIS_KEY_FILE; it is made together with the database"
             )
         case NotRegistered():
             return (

@@ -23,7 +23,9 @@ _SYNC_TIMEOUT_S: Final = 120.0  # a first sync of 100,000 records takes some ten
 
 
 @click.command()
-@click.option("--server", metavar="URL", help="Make a space at this server too, with this device as its first.")
+@click.option(
+    "--server", metavar="URL", help="Make a space at this server too, with this device as its first."
+)
 @command
 async def init(device: Device, *, server: str | None) -> None:
     """Make a new Hub: an encrypted file and its key.
@@ -99,7 +101,9 @@ async def join(device: Device, url: str, code: str) -> None:
 
 @click.command()
 @click.option("--follow", is_flag=True, help="Stay in sync until Ctrl-C.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=_SYNC_TIMEOUT_S, show_default=True)
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=_SYNC_TIMEOUT_S, show_default=True
+)
 @command
 async def sync(device: Device, *, follow: bool, timeout: float) -> None:
     """Send and fetch until this device and the server are equal, and proved so."""
@@ -134,11 +138,11 @@ def _shown(device: Device, hub: Hub) -> Any:
         yield
         return
 
-    class _Now:
+    class Now:
         def __rich__(self) -> RenderableType:
             return Text.assemble("sync ", status_text(hub.client.status))
 
-    with device.err.status(_Now()):  # type: ignore[arg-type]  # it takes anything that rich can show
+    with device.err.status(Now()):
         yield
 
 
@@ -157,6 +161,7 @@ async def _known(device: Device, hub: Hub) -> dict[str, Any]:
 
 
 def standing_of(standing: Status) -> dict[str, Any]:
+    """Return a status as JSON has it."""
     return {
         "state": standing.state,
         "pending": standing.pending,

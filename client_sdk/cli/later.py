@@ -14,7 +14,7 @@ __all__ = ["backup", "doctor", "restore", "search"]
 
 def _later(name: str, what: str, instead: str) -> Any:
     @command
-    async def run(device: Device, arguments: tuple[str, ...]) -> None:
+    async def run(_device: Device, **_arguments: Any) -> None:
         raise NotAvailable(f"pjais {name}", instead)
 
     run.__doc__ = f"{what} (not available yet)."
@@ -23,6 +23,8 @@ def _later(name: str, what: str, instead: str) -> Any:
 
 
 search = _later("search", "Search everything by text and meaning", "pjais export writes what can be searched")
-backup = _later("backup", "Write an encrypted copy of the file", "pjais export keeps the records, in plain text")
+backup = _later(
+    "backup", "Write an encrypted copy of the file", "pjais export keeps the records, in plain text"
+)
 restore = _later("restore", "Bring a backup back", "pjais import reads an export")
 doctor = _later("doctor", "Look the file over, and mend it", "pjais status opens it, and says what is wrong")

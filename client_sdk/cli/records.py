@@ -20,13 +20,15 @@ __all__ = ["export", "import_"]
 
 @click.command("import")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--format", type=click.Choice(FORMATS), help="What the file is.  [default: found from its content]")
+@click.option(
+    "--format", type=click.Choice(FORMATS), help="What the file is.  [default: found from its content]"
+)
 @command
 async def import_(device: Device, file: Path, *, format: Format | None) -> None:
     """Import a file: our own export, the conversations.json of a ChatGPT export, or a LoCoMo conversation.
 
-    A file is read and checked as a whole before anything is written. Records that are here already stay as they are, so a
-    file can be imported again.
+    A file is read and checked as a whole before anything is written. Records that are here already stay as they
+    are, so a file can be imported again.
     """
     async with device.open() as hub:
         with _progress(device, "importing") as on_progress:
@@ -60,7 +62,7 @@ async def export(device: Device, file: Path) -> None:
         with _progress(device, "exporting") as on_progress:
             records = await export_to_file(hub, file, now=now, on_progress=on_progress)
     if device.is_json:
-        device.answer({"file": str(file), "records": records, "bytes": file.stat().st_size})
+        device.answer({"file": str(file), "records": records})
     else:
         device.say(f"exported {records:,} records to {file}")
 

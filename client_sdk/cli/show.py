@@ -50,7 +50,9 @@ def cells(record: Any, personas: Mapping[str, str]) -> tuple[str, ...]:
     raise AssertionError(f"{type(record).__name__} is none of the Hub's records")
 
 
-def newest_first(collection: str, records: Sequence[Any], personas: Mapping[str, str], *, title: Text) -> Table:
+def newest_first(
+    collection: str, records: Sequence[Any], personas: Mapping[str, str], *, title: Text
+) -> Table:
     """Return the table of some records."""
     table = Table(title=title, title_justify="left", expand=True, border_style="dim", header_style="bold")
     for name in _COLUMNS[collection]:
@@ -77,4 +79,3 @@ def status_text(status: Status) -> Text:
 
 def _line(text: str) -> str:
     return " ".join(text.split())[:300]
-

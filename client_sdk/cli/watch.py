@@ -31,30 +31,34 @@ _LOOKUP_MAX: Final = 200  # records fetched at a time when many change at once
 
 @click.command()
 @click.option("--collection", type=click.Choice(COLLECTIONS), default="conversations", show_default=True)
-@click.option("--limit", type=click.IntRange(1, 1000), default=15, show_default=True, help="Rows of the table.")
-@command(ends_by_interrupt=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=15, show_default=True, help="Rows of the table."
+)
+@command
 async def watch(device: Device, *, collection: str, limit: int) -> None:
     """Show a collection as it changes, here and on the other devices. Ctrl-C ends it.
 
     A device that is in a space is kept in sync meanwhile.
     """
     async with device.open() as hub:
-        records = hub.collections[collection]
-        changes = records.changes()  # from here on none is missed
-        async with asyncio.TaskGroup() as tasks:
+        with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is how it ends
+            await _watch(device, hub, collection, limit)
+
+
+async def _watch(device: Device, hub: Hub, collection: str, limit: int) -> None:
+    records = hub.collections[collection]
+    changes = records.changes()  # from here on none is missed
+    async with contextlib.aclosing(changes), asyncio.TaskGroup() as tasks:
+        if device.is_json:
+            device.answer({"event": "opened", "collection": collection, "records": await records.count()})
+        if device.out.is_terminal and not device.is_json:
+            tasks.create_task(_table(device, hub, collection, changes, limit))
+        else:
+            tasks.create_task(_lines(device, hub, collection, changes))
+        if hub.client.is_registered:
+            await hub.client.connect()
             if device.is_json:
-                device.answer(
-                    {"event": "opened", "collection": collection, "records": await records.count()}
-                )
-                tasks.create_task(_lines(device, hub, collection, changes))
-            elif device.out.is_terminal:
-                tasks.create_task(_table(device, hub, collection, changes, limit))
-            else:
-                tasks.create_task(_lines(device, hub, collection, changes))
-            if hub.client.is_registered:
-                await hub.client.connect()
-                if device.is_json:
-                    tasks.create_task(_statuses(device, hub))
+                tasks.create_task(_statuses(device, hub))
 
 
 async def _table(device: Device, hub: Hub, collection: str, changes: Any, limit: int) -> None:

@@ -23,7 +23,8 @@ class ServerNotInstalled(DemoProblem):
 
     def __init__(self, missing: str) -> None:
         super().__init__(
-            f'the demo runs a server on this machine, and its package {missing} is not installed: pip install "pjais-sync[server]"'
+            f"the demo runs a server on this machine, and its package {missing} is not installed: "
+            'pip install "pjais-sync[server]"'
         )
         self.missing = missing
 

@@ -62,7 +62,9 @@ async def meetings(hub: Hub) -> tuple[list[Meeting], Doomed]:
     """Return the meetings, on records that the hub holds, and the memory that is deleted on one side."""
     wren = _found(await hub.personas.where(name="Wren").first(), "the persona Wren")
     moss = _found(await hub.memories.where(name="Withens Moss").first(), "the memory Withens Moss")
-    flow = _found(await hub.workflows.where(name="After a field day").first(), "the workflow After a field day")
+    flow = _found(
+        await hub.workflows.where(name="After a field day").first(), "the workflow After a field day"
+    )
     talk = _found(await hub.conversations.order_by("created_at").first(), "a conversation")
     doomed = _found(
         await hub.memories.where("id", "!=", moss.id).order_by("importance").first(), "a second memory"

@@ -1,7 +1,7 @@
 """The demo's server: a process of its own, which ends with the demo however that ends.
 
-It is started in a session of its own, so that Ctrl-C reaches the demo alone, which stops it cleanly. Its standard input is
-a pipe from the demo: if the demo is killed, the pipe ends, and the server stops itself.
+It is started in a session of its own, so that Ctrl-C reaches the demo alone, which stops it cleanly. Its standard
+input is a pipe from the demo: if the demo is killed, the pipe ends, and the server stops itself.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ async def running_server(folder: Path) -> AsyncIterator[str]:
     for package in _NEEDED:
         if importlib.util.find_spec(package) is None:
             raise ServerNotInstalled(package)
-    folder.mkdir(parents=True, exist_ok=True)
     log = folder.with_name(f"{folder.name}.log")
     settings = {name: value for name, value in os.environ.items() if not name.startswith("PJAIS_")}
     with log.open("wb") as log_file:
@@ -77,7 +76,8 @@ async def _url(process: asyncio.subprocess.Process, log: Path) -> str:
                     return text.removeprefix(_LISTENING)
     except TimeoutError:
         problem = f"it did not listen within {_START_S_MAX:g} s"
-    raise ServerDidNotStart(problem, log.read_text(errors="replace").strip()[-_LOG_SHOWN:])
+    said = await asyncio.to_thread(log.read_text, errors="replace")
+    raise ServerDidNotStart(problem, said.strip()[-_LOG_SHOWN:])
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

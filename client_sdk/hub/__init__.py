@@ -1,7 +1,8 @@
 """The records of the PajamasWeb AI Hub, and a door to a file that holds them.
 
 Nothing else in this package knows the Hub. `records` says what is kept, `collections` what can be done with it
-beyond what every collection can, `hub` opens the file; ``sample.json`` is an invented person's Hub, in the export format.
+beyond what every collection can, `hub` opens the file; ``sample.json`` is an invented person's Hub, in the format of
+exports.
 """
 
 from __future__ import annotations

@@ -72,7 +72,9 @@ class HubCollection(Collection[R]):
 
         def hear(committed: Committed) -> None:
             held.update(
-                (change.record, change) for change in committed.changes if change.collection == self._table.name
+                (change.record, change)
+                for change in committed.changes
+                if change.collection == self._table.name
             )
             if held:
                 news.set()
@@ -284,7 +286,9 @@ def _parts(messages: list[Message]) -> list[list[Message]]:
     parts: list[list[Message]] = [[]]
     size = 0
     for message in messages:
-        length = len(message.content.encode("utf-8", "surrogatepass")) + 200 if isinstance(message, Message) else 0
+        length = (
+            len(message.content.encode("utf-8", "surrogatepass")) + 200 if isinstance(message, Message) else 0
+        )
         if parts[-1] and size + length > _MESSAGES_BYTES_MAX:
             parts.append([])
             size = 0

@@ -40,7 +40,9 @@ Time: TypeAlias = dt.datetime
 
 Importance: TypeAlias = Annotated[int, Meta(ge=0, le=100)]
 
-SUMMARY_LENGTH_MAX = 1000  # characters: what the product shows beside a memory, and gives to a model, in one piece
+SUMMARY_LENGTH_MAX = (
+    1000  # characters: what the product shows beside a memory, and gives to a model, in one piece
+)
 
 _IMPORTANCE = 50  # in the middle, until somebody says otherwise
 

@@ -76,7 +76,14 @@ class Replica:
         await self._writer.run(work, is_remote=True)
 
     async def apply_page(self, page: wire.Page) -> None:
-        """Make a page of the log true here, and move the cursor."""
+        """Make a page of the log true here, and move the cursor.
+
+        A page without entries (this device's own writes) is not worth a transaction: its cursor goes along with the next one.
+        Lost, it only means reading that nothing again.
+        """
+        if not page.entries:
+            self._writer.corridor.read_through = page.through
+            return
         await self._writer.run(lambda corridor: apply_page(corridor, page), is_remote=True)
 
     async def apply_documents(self, documents: wire.Documents) -> None:

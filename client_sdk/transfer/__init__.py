@@ -1,7 +1,7 @@
 """Records in and out of a Hub as files: imports from three formats, and the export.
 
-`importing` and `exporting` are the two ways; `hub_format` (our own), `chatgpt` and `locomo` read one format each, through the
-seam in `source`.
+`importing` and `exporting` are the two ways; `hub_format` (our own), `chatgpt` and `locomo` read one format each,
+through the seam in `source`.
 """
 
 from __future__ import annotations

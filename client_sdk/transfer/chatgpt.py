@@ -1,7 +1,7 @@
 """``conversations.json`` of a ChatGPT export: each conversation's current branch, as the person last saw it.
 
-The file is an array. A conversation's ``mapping`` is a tree of nodes (an edited question and a regenerated answer each make
-a branch), and ``current_node`` is the leaf that is shown: following ``parent`` from there gives the branch, read
+The file is an array. A conversation's ``mapping`` is a tree of nodes (an edited question and a regenerated answer each
+make a branch), and ``current_node`` is the leaf that is shown: following ``parent`` from there gives the branch, read
 backwards. There is no official specification; this follows the exports of 2023 to 2026, and takes what older and newer
 ones leave out or add.
 
@@ -178,8 +178,9 @@ class ChatGptFile:
             metadata=kept,
         )
 
-    def _leave_out(self, what: str) -> None:
+    def _leave_out(self, what: str) -> Message | None:
         self.left_out[what] += 1
+        return None
 
 
 class _Unreadable(Exception):
@@ -238,7 +239,13 @@ def _read(content: _Content) -> tuple[str, list[dict[str, Any]]]:
 
 def _named(part: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Return what tells of an image, a file or a recording that is not here."""
-    names = {"asset_pointer": "asset", "id": "asset", "name": "name", "mime_type": "mimeType", "size_bytes": "bytes"}
+    names = {
+        "asset_pointer": "asset",
+        "id": "asset",
+        "name": "name",
+        "mime_type": "mimeType",
+        "size_bytes": "bytes",
+    }
     plain = {ours: part[theirs] for theirs, ours in names.items() if isinstance(part.get(theirs), str | int)}
     return {"kind": kind, **plain}
 

@@ -1,7 +1,7 @@
 """Exporting: everything that is not deleted, in our own format, page by page.
 
-A file appears whole or not at all: it is written beside its place, flushed to the disk, and then renamed. Only its owner
-can read it, for it is plain text.
+A file appears whole or not at all: it is written beside its place, flushed to the disk, and then renamed. Only its
+owner can read it, for it is plain text.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ __all__ = ["export_to", "export_to_file"]
 Progress = Callable[[int, int], None]
 
 
-async def export_to(
-    hub: Hub, out: BinaryIO, *, now: dt.datetime, on_progress: Progress | None = None
-) -> int:
+async def export_to(hub: Hub, out: BinaryIO, *, now: dt.datetime, on_progress: Progress | None = None) -> int:
     """Write an export, of the time ``now``, to an open binary file; return how many records it has."""
     total = sum([await collection.count() for collection in hub.collections.values()])
     done = 0

@@ -1,7 +1,7 @@
 """Our own format: what ``pjais export`` writes, and what reads it back.
 
-One JSON object, in UTF-8. Each record stands on a line of its own, in the order of its id, with the names that documents
-have (camelCase), sets as sorted lists, times by RFC 3339 in UTC; maps are sorted by key. Two exports of equal
+One JSON object, in UTF-8. Each record stands on a line of its own, in the order of its id, with the names that
+documents have (camelCase), sets as sorted lists, times by RFC 3339 in UTC; maps are sorted by key. Two exports of equal
 records are equal, but for the time of the export. Sealed fields are not in it: the file is plain text.
 
 ::
@@ -69,7 +69,7 @@ class _Codec:
         self.decoder = msgspec.json.Decoder(self.struct)
 
     def decode(self, data: Any) -> Record:
-        decoded = self.decoder.decode(data)
+        decoded: Any = self.decoder.decode(data)
         return self.schema.record(id=decoded.id, **{name: getattr(decoded, name) for name in self.names})
 
     def encode(self, record: Record) -> bytes:
@@ -78,7 +78,8 @@ class _Codec:
 
 
 _CODECS: dict[str, _Codec] = {
-    schema.collection: _Codec(schema) for schema in map(schema_of, (Persona, Memory, Conversation, Workflow))
+    codec.schema.collection: codec
+    for codec in (_Codec(schema_of(record)) for record in (Persona, Memory, Conversation, Workflow))
 }
 
 
@@ -109,7 +110,7 @@ class HubFile:
         if unknown:
             raise file.failed(
                 "collections",
-                f"there is no collection {sorted(unknown)[0]!r:.60}; there are {', '.join(_CODECS)}",
+                f"there is no collection {min(unknown)!r:.60}; there are {', '.join(_CODECS)}",
             )
         self._collections: Mapping[str, list[msgspec.Raw]] = envelope.collections
 

@@ -105,7 +105,7 @@ def _understand(path: Path, format: Format | None) -> tuple[Format, Source, int]
         raise ImportFailed(path, "its beginning", "it is a zip archive: unpack it, and import the JSON in it")
     file = JsonFile(path, data.removeprefix(b"\xef\xbb\xbf"))
     whole = file.decode_all(dict[str, msgspec.Raw] | list[msgspec.Raw])
-    first = _first(file, whole)
+    first = _first(whole)
     if format is None:
         format = _detect(first)
     if format is None:
@@ -140,7 +140,7 @@ def _read(path: Path) -> bytes:
         raise ImportFailed(path, "its beginning", f"it cannot be read ({error.strerror})") from error
 
 
-def _first(file: JsonFile, whole: dict[str, msgspec.Raw] | list[msgspec.Raw]) -> dict[str, msgspec.Raw]:
+def _first(whole: dict[str, msgspec.Raw] | list[msgspec.Raw]) -> dict[str, msgspec.Raw]:
     if isinstance(whole, dict):
         return whole
     if not whole:

@@ -32,9 +32,12 @@ from client_sdk.transfer.source import Entry, JsonFile, derived_id, shortened
 __all__ = ["LocomoFile", "session_time"]
 
 _SESSION = re.compile(r"session_(\d+)")
-_TIME = re.compile(r"\s*(\d{1,2}):(\d{2})\s*([ap])\.?m\.?\s+on\s+(\d{1,2})\s+([A-Za-z]+),?\s+(\d{4})\s*", re.IGNORECASE)
+_TIME = re.compile(
+    r"\s*(\d{1,2}):(\d{2})\s*([ap])\.?m\.?\s+on\s+(\d{1,2})\s+([A-Za-z]+),?\s+(\d{4})\s*", re.IGNORECASE
+)
 _MONTHS = (
-    "january february march april may june july august september october november december".split()
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
 )
 _TURN_S = 20  # seconds from one turn to the next: about what saying it takes
 _NOON = 12

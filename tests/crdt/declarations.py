@@ -61,12 +61,15 @@ class Line(Item):
 texts = st.text(max_size=8) | st.lists(st.sampled_from(ALPHABET), max_size=5).map("".join)
 integers = st.integers(-(2**63), 2**63 - 1)
 floats = st.floats(allow_nan=False, allow_infinity=False)
+NAIVE = dt.datetime(2026, 1, 1, tzinfo=dt.UTC).replace(tzinfo=None)
 # UTC's years 1 to 9999, in several zones
 times = st.datetimes(
-    dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30), timezones=st.sampled_from([dt.UTC, *map(dt.timezone, [
-        dt.timedelta(hours=-11), dt.timedelta(hours=5, minutes=45), dt.timedelta(hours=14)
-    ])])
-)  # fmt: skip
+    NAIVE.replace(year=1, day=2),
+    NAIVE.replace(year=9999, month=12, day=30),
+    timezones=st.sampled_from(
+        [dt.UTC, *(dt.timezone(dt.timedelta(hours=hours)) for hours in (-11, 5.75, 14))]
+    ),
+)
 json_values = st.recursive(
     st.none() | st.booleans() | integers | floats | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -131,13 +134,14 @@ JUNK: list[Any] = [
     None, True, 5, -1, 2**63, -(2**63) - 1, 10**5_000, 1.5, float("nan"), float("inf"), "", "text", "\ud800",
     "x" * 5_000_000, b"bytes", [], [5], ["a"], ["a", 5, None], [[]], (1, 2), {}, {"a": 1}, {5: 1}, {"\ud800": 1},
     {"a": {"b": {1, 2}}}, {"a": (1, 2)}, {"a": b"x"}, {"k" * 5_000: 1}, {"a": float("nan")}, {"a": 2**64},
-    {"a": dt.datetime(2026, 1, 1)}, {"a": Color.RED}, {"a": object()}, set(), {"a"}, {5}, {1.5, "a"}, frozenset({"a"}),
-    {"\ud800"}, {"x" * 5_000}, dt.datetime(2026, 1, 1), dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.date(2026, 1, 1),
+    {"a": NAIVE}, {"a": Color.RED}, {"a": object()}, set(), {"a"}, {5}, {1.5, "a"}, frozenset({"a"}),
+    {"\ud800"}, {"x" * 5_000}, NAIVE, dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.date(2026, 1, 1),
     dt.datetime(1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=14))), Color.RED, Rank.LOW, object(), object, print,
     Line(role="user"), [Line(role="user", tokens=2**63)], [Line(role=5)], [Line(role="\ud800")],  # type: ignore[arg-type]
-    [Line(role="user", said_at=dt.datetime(2026, 1, 1))], [Line(role="user", extra={"a": object()})],
-    [Line(role="user", weight=float("nan"))], [Line(role="user", extra={"a": (1, 2)})], [{"role": "user"}], [{"role": 5}],
-    [Line(role="user", extra={1: 2})], [Line(role="user", extra={"a": b"x"})], sys.float_info.max, iter([1]),
+    [Line(role="user", said_at=NAIVE)], [Line(role="user", extra={"a": object()})],
+    [Line(role="user", weight=float("nan"))], [Line(role="user", extra={"a": (1, 2)})], [{"role": "user"}],
+    [{"role": 5}], [Line(role="user", extra={1: 2})],  # type: ignore[dict-item]
+    [Line(role="user", extra={"a": b"x"})], sys.float_info.max, iter([1]),
 ]  # fmt: skip
 
 
@@ -150,7 +154,8 @@ def new_record(fields: dict[str, Declared], *, collection: str = "things") -> ty
     for name, declared in fields.items():
         if declared.default is not msgspec.NODEFAULT:
             namespace[name] = declared.default
-    made: type[Record] = type(Record)("Thing", (Record,), namespace, collection=collection)  # type: ignore[call-overload]
+    meta: Any = type(Record)
+    made: type[Record] = meta("Thing", (Record,), namespace, collection=collection)
     return made
 
 

@@ -118,15 +118,18 @@ class Yata:
     def __init__(self) -> None:
         self.items: list[tuple[Id, Id | None, Id | None]] = []
 
-    def insert(self, item: Id, origin: Id | None, right: Id | None) -> None:
+    def insert(self, item: Id, origin: Id | None, right: Id | None) -> int:
+        """Return the number of items that were walked over."""
         ids = [each[0] for each in self.items]
         left = -1 if origin is None else ids.index(origin)
         before: set[Id] = set()
         conflicting: set[Id] = set()
+        steps = 0
         for at in range(left + 1, len(self.items)):
             other, other_origin, other_right = self.items[at]
             if other == right:
                 break
+            steps += 1
             before.add(other)
             conflicting.add(other)
             if other_origin == origin:
@@ -142,6 +145,7 @@ class Yata:
             else:
                 break
         self.items.insert(left + 1, (item, origin, right))
+        return steps
 
 
 @settings(max_examples=500, deadline=None)
@@ -212,3 +216,64 @@ def test_looking_for_a_concurrent_append_is_bounded() -> None:
     ends.place(3, 0, 0, (1, 0), None)
     assert ends.tail is None
     assert not ends.is_known
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_what_counts_no_steps_takes_yrs_no_walk(chance: random.Random) -> None:
+    """Origins here are invented at random: no honest device need have made them."""
+    index, yata = DocumentIndex(), Yata()
+    place = ("text:b", None)
+    for _ in range(chance.randrange(1, 30)):
+        ids = [each[0] for each in yata.items]
+        client = chance.randrange(4)
+        clock = index.next_clock(client)
+        if chance.random() < 0.3:  # something else in between
+            index.put(
+                client, clock, 1, ("reg", str(clock)), None, (client, clock - 1) if clock else None, None
+            )
+            clock += 1
+        origin = chance.choice([None, *ids, (client, clock - 1) if (client, clock - 1) in ids else None])
+        right = chance.choice([None, *ids])
+        beside = 0 if origin is None else ids.index(origin) + 1
+        if chance.random() < 0.6:
+            right = ids[beside] if beside < len(ids) else None
+        if right is not None and right == origin:
+            continue
+        before = index.neighbours.steps
+        index.put(client, clock, 1, place, None, origin, right)
+        walked = yata.insert((client, clock), origin, right)
+        assert walked <= max(1, index.neighbours.steps - before)
+
+
+def test_a_draft_counts_the_steps_that_the_index_would() -> None:
+    chance = random.Random(3)
+    place = ("text:b", None)
+    for _ in range(300):
+        index = DocumentIndex()
+        index.put(7, 0, 4, place, None, None, None)
+        index.put(9, 0, 2, place, None, (7, 1), (7, 2))
+        draft = Draft(index.copy(), 7, 4)
+        ids = [(7, 0), (7, 1), (7, 2), (7, 3), (9, 0), (9, 1)]
+        for clock in range(4, 12):
+            origin, right = chance.choice([None, *ids, ids[-1]]), chance.choice([None, *ids])
+            draft.put(clock, 1, place, None, origin, right)
+            index.put(7, clock, 1, place, None, origin, right)
+            ids.append((7, clock))
+            assert draft.neighbours.pieces(place) == index.neighbours.pieces(place)
+        assert draft.neighbours.steps == index.neighbours.steps
+
+
+def test_a_deleted_range_may_cut_blocks_in_two() -> None:
+    update = bytes.fromhex("01 01 07 00 04 01 06 746578743a62 03 616263 01 07 01 01 01")
+    index = DocumentIndex()
+    index.add(check_update(update, client=7, index=index))
+    assert index.neighbours.pieces(("text:b", None)) == 3 + 2
+    assert check_snapshot(update).neighbours.pieces(("text:b", None)) == 3 + 2
+
+
+def test_entries_that_many_begin_under_one_key_count_steps() -> None:
+    index = DocumentIndex()
+    for client in range(10):
+        index.put(client, 0, 1, ("reg", "@"), None, None, None)
+    assert index.neighbours.steps == sum(range(2, 11))

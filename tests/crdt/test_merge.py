@@ -126,10 +126,8 @@ class Story:
             )
             made = operations(schema, contents, expected)
         elif kind == 3:
-            leaf, value = (
-                chance.choice(["theme", "deep", "deep.a", "deep.a.x"]),
-                chance.choice([1, None, {}, "é"]),
-            )
+            leaf = chance.choice(["theme", "deep", "deep.a", "deep.a.x"])
+            value: Any = chance.choice([1, None, {}, "é"])
             made = operations(schema, contents, {f"settings.{leaf}": value})
         elif kind == 4:
             elements = set(chance.sample(ALPHABET, chance.randrange(1, 3)))

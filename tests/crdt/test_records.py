@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
+import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
@@ -28,7 +31,7 @@ from crdt.records import conflicts, create, encode_items, operations, read, set_
 from crdt.schema import NEVER, Record, Schema, schema_of
 from crdt.updates import check_update, read_creation
 from crdt.values import encode_edit, encode_value
-from tests.crdt.declarations import JUNK, MENU, Declared, declarations, new_record
+from tests.crdt.declarations import JUNK, MENU, NAIVE, Declared, Line, declarations, new_record
 from tests.crdt.fleet import NOW
 
 __all__: list[str] = []
@@ -117,7 +120,7 @@ def test_operations_turn_what_is_there_into_the_new_values(
 
 
 leaf_names = st.lists(st.sampled_from(["a", "b", "c~/@", "é"]), min_size=1, max_size=3).map(".".join)
-leaf_values = (
+leaf_values: st.SearchStrategy[Any] = (
     st.none() | st.integers(0, 9) | st.just({}) | st.dictionaries(st.sampled_from("ab"), st.integers(0, 9))
 )
 
@@ -135,7 +138,7 @@ def test_setting_a_dotted_leaf_is_setting_it_in_a_dict(steps: list[tuple[str, An
             if not isinstance(node.get(branch), dict):
                 node[branch] = {}
             node = node[branch]
-        node[leaf] = value
+        node[leaf] = copy.deepcopy(value)
         assert read(NOTE, document.contents)["settings"] == expected
 
 
@@ -192,18 +195,22 @@ def test_whatever_is_given_is_taken_and_comes_back_or_is_a_typed_error(declared:
             lambda junk=junk: encode_items(schema, field, junk) if field.name in schema.items else None,
             lambda junk=junk: set_elements(schema, field, junk) if field.kind.value == "set" else None,
         ):
-            try:
-                made = write()
-            except ValidationError as error:
+            made, error = outcome(write)
+            if error is not None:
                 assert error.record == "Thing"
-                assert error.field == "*" or error.field.split(".")[0].split("[")[0] == "field"
+                assert error.field == "*" or re.match(r"field\b", error.field)
                 assert error.problem
                 assert error.expected
-                assert len(str(error)) < 600
-                str(error).encode()
-            else:
-                if isinstance(made, tuple) and made and isinstance(made[-1], Contents):
-                    assert read(schema, made[2]) == {name: made[1][name] for name in schema.by_name}
+                assert len(str(error).encode()) < 600
+            elif isinstance(made, tuple) and made and isinstance(made[-1], Contents):
+                assert read(schema, made[2]) == {name: made[1][name] for name in schema.by_name}
+
+
+def outcome(write: Callable[[], Any]) -> tuple[Any, ValidationError | None]:
+    try:
+        return write(), None
+    except ValidationError as error:
+        return None, error
 
 
 @pytest.mark.parametrize(
@@ -216,7 +223,7 @@ def test_whatever_is_given_is_taken_and_comes_back_or_is_a_typed_error(declared:
         ({"tags": {"x" * 5_000}}, "tags", "an element of 5,002 bytes", "at most 4,076 bytes"),
         ({"views": 1.5}, "views", "got float", "int"),
         ({"views": 2**63}, "views", "got int 9223372036854775808", "int <= 9223372036854775807"),
-        ({"due_at": dt.datetime(2026, 1, 1)}, "due_at", "got datetime", "with a timezone"),
+        ({"due_at": NAIVE}, "due_at", "got datetime", "with a timezone"),
         ({"remarks": [Remark(author="a"), Remark(author=5)]}, "remarks[1].author", "got int", "str"),  # type: ignore[arg-type]
         ({"remarks": [Remark(author="a", text="too long")]}, "remarks[0].text", "too long", "length <= 5"),
         ({"remarks": [{"text": "a"}]}, "remarks[0]", "missing required field", "Remark"),
@@ -254,13 +261,13 @@ def test_deep_and_endless_values_are_refused() -> None:
     for _ in range(VALUE_DEPTH_MAX + 1):
         nested = {"a": nested}
     for value in (deep, endless, nested):
-        with pytest.raises(ValidationError, match="deep|levels"):
+        with pytest.raises(ValidationError, match=r"deep|levels"):
             created(NOTE, Note(title="x", settings={"a": value}))
 
 
 def test_wrong_uses_of_fields_are_typed() -> None:
     contents = created(NOTE, Note(title="x"))[2]
-    for changes, match in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"nothing": 1}, "there is no such field; expected one of created_at, updated_at, title"),
         ({"id": "y"}, "there is no such field"),
         ({"views": 3}, r"a counter is not set; expected increment"),
@@ -268,7 +275,8 @@ def test_wrong_uses_of_fields_are_typed() -> None:
         ({"settings": {}, "settings.a": 1}, "set as a whole too; expected one of the two"),
         ({"settings." + "a." * VALUE_DEPTH_MAX: 1}, "nested too deeply"),
         ({"settings.\ud800": 1}, "lone surrogate"),
-    ]:
+    ]
+    for changes, match in wrong:
         with pytest.raises(ValidationError, match=match):
             operations(NOTE, contents, changes)
     for name, match in [
@@ -281,9 +289,9 @@ def test_wrong_uses_of_fields_are_typed() -> None:
     for elements in ("ab", b"ab", 5, None, {"a": 1}, [["a"]], [5]):
         with pytest.raises(ValidationError):
             set_elements(NOTE, NOTE.field("tags"), elements)  # type: ignore[arg-type]
-    with pytest.raises(NotAvailable, match="Note.secret"):
+    with pytest.raises(NotAvailable, match=r"Note\.secret"):
         created(NOTE, Note(title="x", secret="s"))
-    with pytest.raises(NotAvailable, match="Note.secret"):
+    with pytest.raises(NotAvailable, match=r"Note\.secret"):
         operations(NOTE, contents, {"secret": "s"})
     assert operations(NOTE, contents, {"secret": None}) == []
     with pytest.raises(ValidationError, match="expected a Note"):
@@ -350,23 +358,21 @@ def test_a_document_that_the_schema_cannot_read_says_which_field(
 
 def test_items_and_elements_that_rows_cannot_hold_are_unreadable() -> None:
     title = {"title": encode_value("x")}
-    for item in (5, {}, {"author": 5}, {"author": "a", "text": "too long"}, []):
+    items: list[Any] = [5, {}, {"author": 5}, {"author": "a", "text": "too long"}, []]
+    for item in items:
         assert unreadable(Contents(title, {}, {}, {"remarks": [encode_value(item)]}, {})).field == "remarks"
     for key in ("5", "[]", '"a', "a", "", '"\\ud800"'):
         assert unreadable(Contents(title, {"tags": [key]}, {}, {}, {})).field == "tags"
-    line = schema_of(new_record({"lines": Declared(MENU[-2].annotation, st.none(), [])}))
+    schema = schema_of(new_record({"lines": Declared(list[Line], st.none(), [])}))
+    times = {"createdAt": encode_value(NOW), "updatedAt": encode_value(NOW)}
     for bad in (
         {"tokens": 2**63},
         {"saidAt": "2026-01-01T00:00:00"},
         {"weight": float("inf")},
         {"extra": {1: 1}},
     ):
-        contents = Contents({}, {}, {}, {"lines": [encode_value({"role": "x", **bad})]}, {})
-        assert unreadable(contents, schema_of(new_record_without_times(line))).field == "lines"
-
-
-def new_record_without_times(schema: Schema) -> type[Record]:
-    return schema.record
+        contents = Contents(times, {}, {}, {"lines": [encode_value({"role": "x", **bad})]}, {})
+        assert unreadable(contents, schema).field == "lines"
 
 
 def test_a_conflict_that_this_schema_cannot_read_is_left_out() -> None:

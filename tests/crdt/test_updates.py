@@ -522,6 +522,51 @@ def test_what_the_document_contradicts_is_refused(name: str) -> None:
     assert refusal(update, index=known(before)) == code
 
 
+def runs(count: int) -> tuple[list[int], bytes]:
+    """Return an update of two texts written in turn, so that each item is a run, and the clocks of the first one's."""
+    clocks = list(range(0, 2 * count, 2))
+    written = [bytes.fromhex(f"04 {TEXT} 01 61 04 01 06 746578743a63 01 61")]
+    for clock in clocks[1:]:
+        written += [
+            b"\x84\x07" + write_varint(clock - 2) + b"\x01a",
+            b"\x84\x07" + write_varint(clock - 1) + b"\x01a",
+        ]
+    return clocks, b"\x01" + write_varint(2 * count) + b"\x07\x00" + b"".join(written) + b"\x00"
+
+
+def test_an_update_that_would_take_yrs_minutes_to_place_is_refused() -> None:
+    """8,000 insertions behind one item, each before another one: 70 KB that took yrs seconds, and 144 KB a minute."""
+    clocks, text = runs(8_000)
+    index = known(text)
+    start = index.next_clock(7)
+    far = [b"\xc4\x07\x00\x07" + write_varint(clock) + b"\x01b" for clock in clocks[1:]]
+    update = b"\x01" + write_varint(len(far)) + b"\x07" + write_varint(start) + b"".join(far) + b"\x00"
+    assert refusal(update, index=index) == "steps"
+    few = b"\x01" + write_varint(50) + b"\x07" + write_varint(start) + b"".join(far[:50]) + b"\x00"
+    assert check_update(few, client=7, index=index).end == start + 50
+
+
+def test_two_devices_that_rewrite_the_same_thousand_words_are_accepted() -> None:
+    first, second = Device(5), Device(9)
+    index = DocumentIndex()
+    first._is_writing = second._is_writing = True
+    with first.doc.transaction():
+        first.text("text:body").insert(0, "word " * 1_000)
+    for reader in (first, second):
+        if reader is second:
+            reader.apply(first.made[0])
+        with reader.doc.transaction():
+            for word in range(1_000):
+                del reader.text("text:body")[word * 5 : word * 5 + 4]
+                reader.text("text:body").insert(word * 5, "WORD")
+    for client, update in [(5, first.made[0]), (5, first.made[1]), (9, second.made[-1])]:
+        index.add(check_update(update, client=client, index=index))
+    first.apply(second.made[-1])
+    assert check_snapshot(first.doc.get_update()).clocks == index.clocks
+    first.close()
+    second.close()
+
+
 def test_a_rewrite_of_another_client_s_key_is_refused() -> None:
     theirs = bytes.fromhex("01 01 09 00 28 01 03 726567 03 614039 01 74 00 00")  # reg["a@9"]
     index = known(theirs, client=9)
