@@ -31,8 +31,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-import keyring
-import keyring.errors
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -185,6 +183,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _key_from_keyring(source: OsKeyring, database: Path, random: Random) -> bytes:
+    import keyring
+    import keyring.errors  # 15 ms, which a key file or bytes need not wait for
+
     name = source.name or str(database.resolve())
     store = keyring.get_keyring()
     if (

@@ -261,7 +261,7 @@ class Document:
             case RemoveItems(name, index, count):
                 root = doc.get(f"list:{name}", type=pycrdt.Array)
                 del root[index : index + count]
-                del contents.lists[name][index : index + count]
+                del contents.lists.setdefault(name, [])[index : index + count]
                 contents.list_digests.pop(name, None)
             case InsertText(name, index, text):
                 root = doc.get(f"text:{name}", type=pycrdt.Text)

@@ -145,6 +145,11 @@ class DocumentIndex:
         starts = self._known[client].starts
         return starts[bisect_right(starts, clock) - 1]
 
+    def starts(self, client: int) -> set[int]:
+        """Return the clocks at which a client's runs start, and the next one's."""
+        known = self._known.get(client)
+        return set() if known is None else {*known.starts, known.end}
+
     def following(self, item: Id | None) -> Id | None:
         """Return the item that the same client wrote on behind a (known) one, in its run; None for none."""
         if item is not None and self._known[item[0]].following(item[1]):
@@ -306,6 +311,11 @@ class Draft:
         return (
             self._index.run_start(client, start - 1) if self._is_continued and start == self._start else start
         )
+
+    def starts(self, client: int) -> set[int]:
+        """Return the clocks at which a client's runs start, and the next one's."""
+        starts = self._index.starts(client)
+        return starts | {*self._known.starts, self._known.end} if client == self._client else starts
 
     def is_split(self, client: int, clock: int) -> bool:
         """Tell whether a cut before ``clock`` would part the halves of a character."""

@@ -23,25 +23,26 @@ __all__ = ["ItemCodec"]
 class ItemCodec:
     """How the items of one list field become bytes, and come back."""
 
-    __slots__ = ("_convert_to", "_decoder", "_is_comparable", "_struct", "_suspects")
+    __slots__ = ("_columns", "_convert_to", "_decoder", "_struct")
 
     def __init__(self, field: FieldType, *, where: str) -> None:
         """Raise `SchemaError` if the item's type is one that cannot be written."""
         self._convert_to: Any = list[field.element]  # type: ignore[name-defined]
         self._struct: type[msgspec.Struct] | None = None
-        self._suspects: tuple[str, ...] = ()
+        # The attributes to look at, each with the decoder of its JSON if a row holds it as JSON.
+        self._columns: list[tuple[str, msgspec.json.Decoder[Any] | None]] = []
         try:
             self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(field.stored)
             if issubclass(field.scalar, msgspec.Struct):
                 self._struct = field.scalar
                 msgspec.json.schema(field.scalar)  # which every attribute's type must have
-                hints = get_type_hints(field.scalar)
-                self._suspects = tuple(
-                    name for name in field.scalar.__struct_fields__ if not _is_safe(hints[name])
-                )
+                for name, annotation in get_type_hints(field.scalar).items():
+                    types = set(get_args(annotation) or (annotation,)) - {type(None)}
+                    if not all(map(_is_safe, types)):
+                        is_scalar = len(types) == 1 and types <= {int, float, dt.datetime}
+                        self._columns.append((name, None if is_scalar else msgspec.json.Decoder(annotation)))
         except (TypeError, NameError) as error:
             raise SchemaError(f"{where}: its items cannot be written: {error}") from None
-        self._is_comparable = self._struct is not None and self._struct.__struct_config__.eq
 
     def convert(self, items: Any) -> list[Any]:
         """Return new items as instances of the item's type. Raises `BadValue` and `msgspec.ValidationError`."""
@@ -57,47 +58,53 @@ class ItemCodec:
         """
         data = encode_value(item)
         if self._struct is not None:
-            read = self.decode(data)
-            if self._is_comparable and read != item:
-                for name in self._struct.__struct_fields__:
-                    held, other = getattr(item, name), getattr(read, name)
-                    if held != other:
-                        problem = f"got {shown(held)}, which would come back as {shown(other)}"
-                        raise BadValue(
-                            f"/{name}", problem, "text, a number, a bool, a time, None, a list or a map"
-                        )
+            again = self.decode(data)
+            for name in self._struct.__struct_fields__:
+                _check_same(
+                    name, getattr(item, name), getattr(again, name)
+                )  # a tuple for a list is another value
         return data
 
     def decode(self, data: bytes) -> Any:
         """Return the item in some bytes, which may be anyone's. Raises `BadValue` and `msgspec.MsgspecError`."""
         item = self._decoder.decode(data)
-        for name in self._suspects:
+        for name, decoder in self._columns:
             value = getattr(item, name)
-            if isinstance(value, dt.datetime):
-                if value.tzinfo is None:
-                    raise BadValue(f"/{name}", f"got {value.isoformat()}", "a time with a zone")
-            else:
-                check_plain(f"/{name}", _builtins(f"/{name}", value))
+            if value is None:
+                continue
+            if decoder is not None:
+                _check_json(name, value, decoder)
+            elif not isinstance(value, dt.datetime):
+                check_plain(f"/{name}", value)
+            elif value.tzinfo is None:
+                raise BadValue(f"/{name}", f"got {value.isoformat()}", "a time with a zone")
         return item
 
 
-def _builtins(path: str, value: Any) -> Any:
-    """Return a value as the lists, maps and scalars that JSON would make of it."""
-    if type(value) in (int, float, str, bool) or value is None:
-        return value
-    try:
-        return decode_value(encode_value(msgspec.to_builtins(value)))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BadValue(path, f"got {shown(value)}: {error}", "what JSON holds") from None
-
-
 def _is_safe(annotation: Any) -> bool:
-    """Whether whatever an attribute of this type decodes to can stand in a row."""
-    parts = get_args(annotation) if get_origin(annotation) is not Literal else ()
-    if parts:
-        return all(_is_safe(part) for part in parts) and get_origin(annotation) is not dict
-    if get_origin(annotation) is Literal:
-        return True
-    return isinstance(annotation, type) and (
-        annotation in (str, bool, bytes, type(None)) or issubclass(annotation, enum.Enum)
+    """Whether a row can hold whatever an attribute of this type decodes to."""
+    return get_origin(annotation) is Literal or (
+        isinstance(annotation, type)
+        and (annotation in (str, bool, bytes) or issubclass(annotation, enum.Enum))
     )
+
+
+def _check_json(name: str, value: Any, decoder: msgspec.json.Decoder[Any]) -> None:
+    """Raise `BadValue` unless a value comes back from the JSON that a row holds of it."""
+    try:
+        check_plain(f"/{name}", decode_value(encode_value(msgspec.to_builtins(value))))
+        again = decoder.decode(msgspec.json.encode(value))
+    except BadValue:
+        raise
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
+        raise BadValue(f"/{name}", f"got {shown(value)}: {error}", _PLAIN) from None
+    if encode_value(again) != encode_value(value):
+        _check_same(name, value, again)
+
+
+def _check_same(name: str, value: Any, again: Any) -> None:
+    if value != again:
+        raise BadValue(f"/{name}", f"got {shown(value)}, which would come back as {shown(again)}", _PLAIN)
+
+
+_PLAIN = "text, numbers, bools, None, lists, and maps with keys that are strings"

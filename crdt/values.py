@@ -146,6 +146,10 @@ def element_to_key(element: Any) -> str:
         data = _json.encode(element)
     except UnicodeEncodeError:
         raise _not_unicode() from None
+    except (TypeError, ValueError) as error:
+        if isinstance(error, BadValue):
+            raise
+        raise BadValue("", f"got {shown(element)}: {error}", "text, a number, a bool or a time") from None
     if len(data) > KEY_BYTES_MAX - _KEY_MARK_BYTES:
         expected = f"at most {KEY_BYTES_MAX - _KEY_MARK_BYTES:,} bytes"
         raise BadValue("", f"an element of {len(data):,} bytes", expected)

@@ -20,7 +20,7 @@ from client_sdk.rows import ListTable
 from crdt.changes import Increment, InsertItems, Operation, SetRegister
 from crdt.ids import record_id
 from crdt.records import create, encode_items, operations
-from crdt.schema import NEVER, Record
+from crdt.schema import NEVER, Record, check_record_id
 from crdt.values import encode_value
 
 __all__ = ["Conversations", "HubCollection", "Memories", "Personas", "Workflows"]
@@ -96,6 +96,8 @@ class HubCollection(Collection[R]):
 
     def check(self, record: R) -> None:
         """Check what `insert` would check, and write nothing. Raises `ValidationError`."""
+        if record.id:
+            check_record_id(self.schema.record.__name__, record.id)
         create(
             self.schema,
             record,
@@ -110,11 +112,13 @@ class HubCollection(Collection[R]):
         return corridor.insert(self._table, records)
 
     async def _set(self, record: str, counter: str | None, **values: Any) -> R:
-        """Set some registers, and count one up, in one change."""
+        """Set some registers (``...`` stands for now), and count one up, in one change."""
 
         def work(corridor: Corridor) -> R:
             now = corridor.now()
-            timed = {name: now if value is Ellipsis else value for name, value in values.items()}
+            timed = {name: now if value is ... else value for name, value in values.items()} | {
+                "updated_at": now
+            }
             corridor.edit(
                 self._table,
                 record,

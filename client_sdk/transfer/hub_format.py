@@ -38,7 +38,13 @@ VERSION = 1
 _PAGE = 200  # records read at a time: memory stays flat, however many there are
 _PAGE_CONVERSATIONS = 10  # each brings its messages
 
-_json = msgspec.json.Encoder(order="deterministic")
+
+def _plain(value: Any) -> Any:
+    """Return the plain value of a default that was never stored: ``Text()`` or ``Counter(0)``."""
+    return str(value) if isinstance(value, str) else int(value)
+
+
+_json = msgspec.json.Encoder(order="deterministic", enc_hook=_plain)
 
 
 class _Envelope(msgspec.Struct):

@@ -49,7 +49,8 @@ def main() -> int:
             raise SettingsError(
                 ("PJAIS_DATABASE_URL: materialization needs the database that the server uses",)
             )
-        os.nice(_NICE)
+        if hasattr(os, "nice"):  # Windows has none
+            os.nice(_NICE)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(settings, settings.database_url.get_secret_value()))
     except ServerError as error:

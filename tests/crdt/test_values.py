@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -50,11 +52,11 @@ def test_a_value_comes_back_from_its_bytes(value: Any) -> None:
 def test_foreign_bytes_are_one_value_or_bad(data: bytes) -> None:
     try:
         value = decode_value(data)
-        check_plain("", value, is_time_plain=True)
-    except BadValue as error:
-        assert error.problem
+    except BadValue:
         return
-    encode_value(value)
+    with contextlib.suppress(BadValue):
+        check_plain("", value, is_time_plain=True)
+        assert encode_value(value)
 
 
 @pytest.mark.parametrize(
@@ -165,11 +167,16 @@ def test_whatever_it_is_it_has_bytes_or_is_bad_and_it_can_be_shown(junk: Any) ->
         lambda: list(flatten("f", {"a": junk})),
         lambda: convert(junk, Any),
     ):
-        try:
-            attempt()
-        except BadValue as error:
-            str(error).encode()
-            assert len(str(error)) < 5_400  # a path may take its 4,096
+        error = failure(attempt)
+        assert error is None or len(str(error).encode()) < 5_400  # a path may take its 4,096
+
+
+def failure(attempt: Callable[[], Any]) -> BadValue | None:
+    try:
+        attempt()
+    except BadValue as error:
+        return error
+    return None
 
 
 def test_times_become_utc_if_utc_has_them() -> None:

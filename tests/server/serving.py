@@ -134,8 +134,10 @@ async def running_app(
                 yield Running(url, http)
     finally:
         server.should_exit = True
-        listener.close()
-        await serving
+        try:
+            await serving
+        finally:
+            listener.close()
 
 
 class speaking:  # noqa: N801 - reads as a verb: `async with speaking(running, device) as say`

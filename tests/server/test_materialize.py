@@ -10,7 +10,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -416,6 +416,28 @@ async def test_a_worker_killed_from_outside_blames_nobody(folding: Folding) -> N
         outcomes, _ = await folding.fold(works)
         assert all(outcome.folded and not outcome.refused for outcome in outcomes)
     assert len(killed) == 5
+
+
+@pytest.mark.parametrize(("kills", "is_blamed"), [(5, False), (50, True)])
+async def test_an_update_is_blamed_for_kills_only_if_they_never_end(
+    folding: Folding, monkeypatch: pytest.MonkeyPatch, kills: int, *, is_blamed: bool
+) -> None:
+    """It may be the system that kills whatever takes all memory; and it may be somebody's mistake."""
+    honest = folding._fold_in_order
+    left = kills
+
+    async def fold_and_be_killed(works: Sequence[Work], outcomes: list[Outcome]) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            os.kill((await folding._started()).pid, signal.SIGKILL)
+        await honest(works, outcomes)
+
+    monkeypatch.setattr(folding, "_fold_in_order", fold_and_be_killed)
+    (outcome,), troubled = await folding.fold([edited("a", 1)])
+    assert troubled == {0}
+    assert (outcome.folded is None) == is_blamed
+    assert [refused.reason[:7] for refused in outcome.refused] == ["killed:"] * is_blamed
 
 
 async def test_a_worker_that_cannot_start_says_nothing_about_a_record() -> None:

@@ -1,0 +1,236 @@
+"""Messages come back as they were; what is no message is refused by type, and costs no more than its limit."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crdt import wire
+from crdt.errors import FrameTooLarge, MalformedFrame, ProtocolMismatch, WireError
+from crdt.limits import COMPRESS_FROM_BYTES, DECOMPRESSED_BYTES_MAX, FRAME_BYTES_MAX
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__: list[str] = []
+
+DEVICE_MESSAGES = (wire.Hello, wire.Push, wire.Received, wire.Verify, wire.Fetch)
+SERVER_MESSAGES = (wire.Welcome, wire.Ack, wire.Page, wire.Documents, wire.Verified, wire.Failure)
+
+texts = st.text(max_size=12)
+numbers = st.integers(-(2**63), 2**64 - 1)
+data = st.binary(max_size=12) | st.binary(min_size=600, max_size=700)
+cursors = st.builds(wire.Cursor, texts, texts, numbers)
+states = st.builds(wire.SpaceState, texts, texts, numbers, st.dictionaries(numbers, numbers, max_size=2))
+edits = st.builds(wire.Edit, texts, texts, data)
+refusals = st.builds(wire.Refusal, numbers, texts, texts)
+entries = st.builds(wire.Entry, numbers, texts, texts, numbers, data)
+documents = st.builds(wire.DocumentState, numbers, texts, texts, data)
+
+
+def some(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    return st.lists(strategy, max_size=3)
+
+
+from_device: st.SearchStrategy[Any] = st.one_of(
+    st.builds(wire.Hello, numbers, texts, texts, numbers, numbers, some(cursors), numbers, texts),
+    st.builds(wire.Push, texts, numbers, numbers, numbers, some(edits)),
+    st.builds(wire.Received, texts, numbers),
+    st.builds(wire.Verify, texts, numbers),
+    st.builds(wire.Fetch, texts, texts, texts),
+)
+from_server: st.SearchStrategy[Any] = st.one_of(
+    st.builds(wire.Welcome, numbers, numbers, some(states)),
+    st.builds(wire.Ack, texts, numbers, numbers, some(refusals)),
+    st.builds(wire.Page, texts, numbers, numbers, numbers, some(entries)),
+    st.builds(wire.Documents, texts, numbers, numbers, numbers, some(documents)),
+    st.builds(wire.Verified, texts, numbers, data, numbers),
+    st.builds(wire.Failure, texts, texts, st.none() | numbers),
+)
+
+
+@given(from_device)
+def test_a_devices_message_comes_back_as_it_was(message: Any) -> None:
+    assert wire.decode_from_device(wire.encode(message)) == message
+
+
+@given(from_server)
+def test_a_servers_message_comes_back_as_it_was(message: Any) -> None:
+    assert wire.decode_from_server(wire.encode(message)) == message
+
+
+@given(from_device, from_server)
+def test_neither_side_takes_the_others_messages(mine: Any, theirs: Any) -> None:
+    with pytest.raises(MalformedFrame):
+        wire.decode_from_server(wire.encode(mine))
+    with pytest.raises(MalformedFrame):
+        wire.decode_from_device(wire.encode(theirs))
+
+
+def refused_or_taken(frame: bytes) -> None:
+    for decode in (wire.decode_from_device, wire.decode_from_server):
+        try:
+            message = decode(frame)
+        except WireError:
+            continue
+        assert decode(wire.encode(message)) == message
+
+
+@given(st.binary(max_size=60))
+def test_random_bytes_are_refused_by_type_or_are_a_message(frame: bytes) -> None:
+    for head in (b"", b"\x00", b"\x01", b"\x01\x28\xb5\x2f\xfd"):
+        refused_or_taken(head + frame)
+
+
+@given(from_device | from_server, st.integers(0, 10**6), st.binary(max_size=3), st.integers(0, 3))
+def test_mutated_frames_are_refused_by_type_or_are_a_message(
+    message: Any, at: int, put: bytes, cut: int
+) -> None:
+    frame = wire.encode(message)
+    at %= len(frame)
+    refused_or_taken(frame[:at] + put + frame[at + cut :])
+    refused_or_taken(frame[:at])
+
+
+@given(from_device | from_server, st.lists(st.integers() | texts, min_size=1, max_size=3))
+def test_what_a_newer_side_appends_is_ignored(message: Any, added: list[Any]) -> None:
+    parts = msgspec.msgpack.decode(wire.encode(message)[1:]) if wire.encode(message)[0] == 0 else None
+    if parts is not None:
+        longer = b"\x00" + msgspec.msgpack.encode([*parts, *(one for one in added if isinstance(one, str))])
+        decode = wire.decode_from_device if isinstance(message, DEVICE_MESSAGES) else wire.decode_from_server
+        assert len(msgspec.msgpack.decode(longer[1:])) >= len(parts)
+        if len(parts) == 1 + len(message.__struct_fields__):
+            assert decode(longer) == message
+
+
+def test_what_an_older_side_leaves_out_takes_its_default() -> None:
+    short = b"\x00" + msgspec.msgpack.encode([2 + 15, "space", 5, 7])
+    assert wire.decode_from_server(short) == wire.Ack("space", 5, 7)
+    hello = msgspec.msgpack.encode([1, 1, "token", "device", 5, 6, [], 7])
+    assert wire.decode_from_device(b"\x00" + hello) == wire.Hello(1, "token", "device", 5, 6, [], 7)
+    with pytest.raises(MalformedFrame, match="of at least length"):
+        wire.decode_from_device(b"\x00" + msgspec.msgpack.encode([1, 1, "token"]))
+
+
+def test_each_message_has_a_number_of_its_own() -> None:
+    """They are the protocol: a number never changes its meaning."""
+    numbers = {cls.__struct_config__.tag: cls.__name__ for cls in (*DEVICE_MESSAGES, *SERVER_MESSAGES)}
+    assert numbers == {
+        1: "Hello", 2: "Push", 3: "Received", 4: "Verify", 5: "Fetch",
+        16: "Welcome", 17: "Ack", 18: "Page", 19: "Documents", 20: "Verified", 21: "Failure",
+    }  # fmt: skip
+
+
+def test_a_frame_of_this_version_has_these_bytes() -> None:
+    assert wire.encode(wire.Received("s", 5)) == b"\x00\x93\x03\xa1s\x05"
+    assert wire.encode(wire.Ack("s", 1, 2, [wire.Refusal(2, "kind", "d")])) == (
+        b"\x00\x95\x11\xa1s\x01\x02\x91\x93\x02\xa4kind\xa1d"
+    )
+
+
+def test_small_bodies_travel_as_they_are_and_large_ones_compressed_with_their_size() -> None:
+    def of_size(size: int) -> bytes:
+        body = len(msgspec.msgpack.encode(wire.Fetch("", "", "x" * 300)))
+        return wire.encode(wire.Fetch("", "", "x" * (300 + size - body)))
+
+    assert of_size(COMPRESS_FROM_BYTES - 1)[0] == 0
+    assert of_size(COMPRESS_FROM_BYTES)[0] == 1
+    assert zstd.get_frame_info(of_size(COMPRESS_FROM_BYTES)[1:]).decompressed_size == COMPRESS_FROM_BYTES
+
+
+def test_a_frame_past_a_limit_names_it() -> None:
+    noise = bytearray(resource_noise(FRAME_BYTES_MAX))
+    with pytest.raises(FrameTooLarge, match="FRAME_BYTES_MAX") as caught:
+        wire.encode(wire.Verified("s", 1, bytes(noise), 1))
+    assert caught.value.limit == "FRAME_BYTES_MAX"
+    assert caught.value.size > caught.value.allowed == FRAME_BYTES_MAX
+    with pytest.raises(FrameTooLarge, match="DECOMPRESSED_BYTES_MAX"):
+        wire.encode(wire.Verified("s", 1, bytes(DECOMPRESSED_BYTES_MAX), 1))
+    with pytest.raises(FrameTooLarge, match="FRAME_BYTES_MAX"):
+        wire.decode_from_device(bytes(FRAME_BYTES_MAX + 1))
+    largest = wire.Verified("s", 1, bytes(DECOMPRESSED_BYTES_MAX - 100), 1)
+    assert wire.decode_from_server(wire.encode(largest)) == largest
+
+
+def resource_noise(size: int) -> bytes:
+    """Return bytes that do not compress."""
+    import random
+
+    return random.Random(5).randbytes(size)
+
+
+def bombs() -> dict[str, bytes]:
+    parameter = zstd.CompressionParameter
+    plain = bytes(4 * DECOMPRESSED_BYTES_MAX)
+    declared = zstd.compress(plain, level=1)
+    undeclared = zstd.compress(plain, options={parameter.content_size_flag: 0})
+    # A frame whose header declares 10 bytes and whose window is 2 GiB.
+    wide = b"\x28\xb5\x2f\xfd\x80\xa8" + (10).to_bytes(4, "little") + b"\x51\x00\x00" + bytes(10)
+    # The largest declaration of all: 2^64 - 2 bytes.
+    huge = b"\x28\xb5\x2f\xfd\xe0" + (2**64 - 2).to_bytes(8, "little") + b"\x01\x00\x00"
+    lies = bytearray(zstd.compress(bytes(2**20)))
+    assert lies[4] >> 6 == 2  # the size has 4 bytes, after one of flags
+    lies[5:9] = (100).to_bytes(4, "little")
+    return {
+        "declared": declared,
+        "undeclared": undeclared,
+        "wide": wide,
+        "huge": huge,
+        "lies": bytes(lies),
+        "two": zstd.compress(b"\x93") + declared,
+        "trailing": zstd.compress(b"\x93\x03\xa1s\x05") + b"\x00",
+        "skippable": b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"abcd",
+        "cut": declared[:-3],
+        "empty": b"",
+    }
+
+
+def test_a_zstd_bomb_is_refused_and_takes_no_memory() -> None:
+    """Declared, undeclared or lied about: HAZARDS has 6,418 bytes that became 200 MiB."""
+    frames = bombs()
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name, frame in frames.items():
+        error = MalformedFrame if name not in {"declared", "huge"} else FrameTooLarge
+        for decode in (wire.decode_from_device, wire.decode_from_server):
+            with pytest.raises(error):
+                decode(b"\x01" + frame)
+    after_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert after_kib - before_kib < 8 * 1024
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"\x93", b"\xdd\xff\xff\xff\xff", b"\x96\x02\xa1a\x01\x02\x03\xdd\xff\xff\xff\xff", b"\x96\x02\xdb\xff\xff\xff\xff",
+        b"\x94\x10\x01\x02\xdd\x7f\xff\xff\xff\x94\xa1a\xa1b\x01\xdf\xff\xff\xff\xff", b"\x93\x03\xa1\xff\x05", b"\x80", b"\xc0",
+        b"\x93\xcf" + b"\xff" * 8 + b"\xa1s\x05", b"\x93\x03\xa1s\xcb" + b"\x7f" * 8, b"\x91" * 100_000, b"\x93\x03\xa1s\x05\x00",
+    ],
+    ids=lambda body: body[:12].hex(),
+)  # fmt: skip
+def test_a_body_that_is_no_message_is_malformed(body: bytes) -> None:
+    """Whatever lengths it claims."""
+    for decode in (wire.decode_from_device, wire.decode_from_server):
+        with pytest.raises(MalformedFrame):
+            decode(b"\x00" + body)
+
+
+def test_another_encoding_is_malformed() -> None:
+    for frame in (b"", b"\x02abc", b"\xff"):
+        with pytest.raises(MalformedFrame):
+            wire.decode_from_device(frame)
+
+
+def test_another_version_says_which_side_to_update() -> None:
+    wire.check_protocol(wire.PROTOCOL)
+    with pytest.raises(ProtocolMismatch, match="update this program"):
+        wire.check_protocol(wire.PROTOCOL + 1)
+    with pytest.raises(ProtocolMismatch, match="update the other side"):
+        wire.check_protocol(wire.PROTOCOL - 1)
