@@ -129,9 +129,27 @@ class Contents:
                     best[path] = register
         return best
 
+    def values(self) -> Mapping[str, bytes]:
+        """Return the value that counts, by path; without removed leaves."""
+        if self._is_plain:
+            return {path: entry for path, entry in self.reg.items() if path != "@"}
+        resolved = self.resolved().items()
+        return {path: register.value for path, register in resolved if register.value is not None}
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether every register is as it was created: most documents are, and then nothing needs resolving."""
+        return "@" not in "".join(self.reg).removeprefix("@")
+
+    def _sorted_elements(self, name: str) -> list[str]:
+        keys = self.sets[name]
+        return sorted(self.elements(name)) if any("@" in key for key in keys) else sorted(keys)
+
     @property
     def is_deleted(self) -> bool:
         """Whether the record is deleted: it has a tombstone that no later restore lifted."""
+        if self._is_plain:
+            return self.reg.get(DELETED) == _TRUE
         entries = self.entries(DELETED)
         return bool(entries) and entries[0][1].value == _TRUE
 
@@ -168,12 +186,8 @@ class Contents:
         state = [
             collection,
             record,
-            {
-                path: register.value
-                for path, register in self.resolved().items()
-                if register.value is not None
-            },
-            {name: sorted(elements) for name in self.sets if (elements := self.elements(name))},
+            self.values(),
+            {name: elements for name in self.sets if (elements := self._sorted_elements(name))},
             {name: total for name in self.counts if (total := self.count(name))},
             {
                 name: [digest.count, digest.value.to_bytes(16, "big")]
@@ -184,29 +198,34 @@ class Contents:
         ]
         return int.from_bytes(blake2b(_canonical.encode(state), digest_size=16).digest(), "big")
 
-    def leaves(self, field: str, resolved: Mapping[str, Register]) -> list[tuple[str, bytes]]:
+    def leaves(self, field: str) -> list[tuple[str, bytes]]:
         """Return a map's leaves as (path, value's bytes), oldest first."""
         prefix = field + "/"
+        if self._is_plain:
+            return sorted(
+                (path, entry)
+                for path, entry in self.reg.items()
+                if path.startswith(prefix) and path.count("/") <= VALUE_DEPTH_MAX
+            )
         found = [
             (register[:2], path, register.value)
-            for path, register in resolved.items()
+            for path, register in self.resolved().items()
             if register.value is not None and path.startswith(prefix) and path.count("/") <= VALUE_DEPTH_MAX
         ]
         return [(path, value) for _, path, value in sorted(found)]
 
     def value(self) -> dict[str, Any]:
         """Return everything by camelCase name, without a schema: JSON and times; None stands for what is neither."""
-        resolved = self.resolved()
         made: dict[str, Any] = {}
-        for path, register in sorted(resolved.items()):  # a register before the map of its name
+        for path, entry in sorted(self.values().items()):  # a register before the map of its name
             field, is_map, _ = path.partition("/")
-            if field in made or field.startswith("$") or register.value is None:
+            if field in made or field.startswith("$"):
                 continue
             if is_map:
-                leaves = self.leaves(field, resolved)
+                leaves = self.leaves(field)
                 made[field] = unflatten((leaf, _value_or_none(value)) for leaf, value in leaves)
             else:
-                made[field] = _value_or_none(register.value)
+                made[field] = _value_or_none(entry)
         for name in self.sets:
             made[name] = [_element_or_none(element) for element in sorted(self.elements(name))]
         for name in self.counts:

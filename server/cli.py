@@ -53,20 +53,25 @@ def main() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the embedded Postgres, which runs when no database URL is given.",
 )
-@click.option("--database-url", help="A Postgres of your own; better in PJAIS_DATABASE_URL, where nobody reads it.")
+@click.option(
+    "--database-url", help="A Postgres of your own; better in PJAIS_DATABASE_URL, where nobody reads it."
+)
 def serve(host: str | None, port: int | None, data: Path | None, database_url: str | None) -> None:
     """Serve until stopped. Every option can be set as PJAIS_… in the environment, and more: see the README."""
     _log_to_stderr()
+    is_well = False
     try:
         if data is not None and database_url is not None:
-            raise SettingsError(("--data is for the embedded Postgres, --database-url for your own: give one",))
+            raise SettingsError(
+                ("--data is for the embedded Postgres, --database-url for your own: give one",)
+            )
         settings = load_settings(host=host, port=port, data=data, database_url=database_url)
         if data is not None:  # said here, it is stronger than a URL in the environment
             settings = settings.model_copy(update={"database_url": None})
         with _listener(settings) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
             is_well = runner.run(_serve(settings, listener))
-    except ServerError as error:
-        _give_up(str(error))
+    except* ServerError as errors:  # the application's task groups raise groups
+        _give_up(str(_first(errors)))
     if not is_well:
         _give_up("a part of the server ended by an error; the log above says which, start it again")
 
@@ -140,7 +145,9 @@ def _listener(settings: Settings) -> socket.socket:
         SettingsError: the address cannot be listened on.
     """
     try:
-        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -149,8 +156,9 @@ def _listener(settings: Settings) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         problem = error.strerror or str(error)
+        place = f"{settings.host}, port {settings.port}"
         raise SettingsError(
-            (f"cannot listen on {settings.host}, port {settings.port}: {problem}; choose another with --host, --port",)
+            (f"cannot listen on {place}: {problem}; choose another with --host and --port",)
         ) from error
     return listener
 
@@ -167,7 +175,9 @@ def _log_to_stderr() -> None:
     """Log on standard error: for people on a terminal, else a JSON object a line."""
     is_terminal = sys.stderr.isatty()
     rendered: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]  # no values of variables
+        [
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        ]  # no values of variables
         if is_terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -182,7 +192,16 @@ def _log_to_stderr() -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+
+
+def _first(errors: BaseExceptionGroup[ServerError]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _give_up(problem: str) -> NoReturn:

@@ -16,6 +16,7 @@ file never changes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import time
@@ -57,6 +58,7 @@ _GONE: Final = (
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.InternalClientError,  # of a connection that Postgres ended while nobody used it: "cannot switch to state"
     ConnectionError,
 )
 
@@ -141,15 +143,20 @@ class Database:
         """
         try:
             connection = await self.pool.acquire(timeout=self._settings.pool_wait_s)
-        except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+        except (OSError, asyncpg.PostgresError, TimeoutError, *_GONE) as error:
             raise _unavailable(self._url, error) from error
         try:
             yield connection
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, *_GONE) as error:
             if isinstance(error, _GONE) or _is_lost(connection):
                 raise _unavailable(self._url, error) from error
             raise
         finally:
+            await self._give_back(connection)
+
+    async def _give_back(self, connection: Connection) -> None:
+        """Return a connection. What was done with it stands, even if it is lost by now: the pool drops such a one."""
+        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, OSError, *_GONE):
             await self.pool.release(connection)
 
     async def transaction(

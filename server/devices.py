@@ -1,9 +1,9 @@
 """Devices and how they prove themselves: no passwords, an Ed25519 key for each device, made on it.
 
-A device asks for a challenge, signs it, and gets an opaque token that lives for an hour. The server keeps the token's
-hash alone, so a copy of the database lets nobody in. A challenge is random, is used once, and lasts a minute. What is
-signed begins with what it is for (``pjais register v1`` …) and a zero byte, so a signature for one purpose is worthless for
-another.
+A device asks for a challenge, signs it, and gets an opaque token that lives for an hour. The server keeps the
+token's hash alone, so a copy of the database lets nobody in. A challenge is random, is used once, and lasts a
+minute. What is signed begins with what it is for (``pjais register v1`` …) and a zero byte, so a signature
+for one purpose is worthless for another.
 
 Times are passed in: ``now`` is the caller's clock.
 """
@@ -68,7 +68,9 @@ async def challenge(connection: Connection, *, now: datetime, lifetime_s: int) -
     """Return a fresh nonce to sign."""
     nonce = secrets.token_bytes(_NONCE_BYTES)
     await connection.execute(
-        "INSERT INTO challenges (nonce, expires_at) VALUES ($1, $2)", nonce, now + timedelta(seconds=lifetime_s)
+        "INSERT INTO challenges (nonce, expires_at) VALUES ($1, $2)",
+        nonce,
+        now + timedelta(seconds=lifetime_s),
     )
     return nonce
 

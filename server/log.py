@@ -79,8 +79,8 @@ async def read_after(
 ) -> LogSlice:
     """Read the entries at positions ``after`` < p ≤ ``head``, at most ``entries_max`` of them.
 
-    A page ends with the entry that reaches ``bytes_target``. ``head`` must be committed. Entries that one device pushed in one
-    incarnation (``but_for``) are left out; ``through`` covers their positions.
+    A page ends with the entry that reaches ``bytes_target``. ``head`` must be committed. Entries that one device
+    pushed in one incarnation (``but_for``) are left out; ``through`` covers their positions.
     """
     device, incarnation = but_for if but_for is not None else (_NOBODY, 0)
     rows = await connection.fetch(

@@ -1,8 +1,9 @@
 """Who hears that a space has news: a space and a number, never contents.
 
-`Notify.announce` is called after a commit. It wakes this process's listeners at once, and tells the other processes by
-``NOTIFY``: from one connection, after the commit (inside it, NOTIFY serialises all commits: 1,163 commits/s became 428),
-and coalesced: while one statement runs, later heads of a space replace earlier ones. One more connection listens.
+`Notify.announce` is called after a commit. It wakes this process's listeners at once, and tells the other
+processes by ``NOTIFY``: from one connection, after the commit (inside it, NOTIFY serialises all commits:
+1,163 commits/s became 428), and coalesced: while one statement runs, later heads of a space replace earlier
+ones. One more connection listens.
 
 A lost notice costs delay, never data: whoever is woken reads the log after its own cursor, and every few seconds the
 heads of the spaces that are listened for are compared with the table. Both connections come back by themselves, with
@@ -40,7 +41,14 @@ _COMPARE_INTERVAL_S: Final = 3.0
 _ANSWER_TIMEOUT_S: Final = 10.0
 _BACKOFF_S_MAX: Final = 5.0
 
-_LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, CannotServe)
+_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # of a connection that Postgres ended while nobody used it
+    CannotServe,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -127,7 +135,12 @@ class Notify:
             began = loop.time()
             try:
                 async for attempt in stamina.retry_context(
-                    on=_LOST, attempts=None, timeout=None, wait_initial=0.05, wait_max=_BACKOFF_S_MAX, wait_jitter=0.5
+                    on=_LOST,
+                    attempts=None,
+                    timeout=None,
+                    wait_initial=0.05,
+                    wait_max=_BACKOFF_S_MAX,
+                    wait_jitter=0.5,
                 ):
                     with attempt:
                         connection = await self._connect()

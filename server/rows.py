@@ -1,8 +1,9 @@
 """What `server.materialize` folded from the log, read: documents by position, one record's document, records as JSON.
 
-The folding process commits documents and the space's position in ``materializations`` in one transaction, so whoever
-reads both in one statement sees them as of the same position: every update up to it is in the documents, but for what is
-in quarantine. A document's own ``position`` is that of the last update in it. A space that is folded anew begins at 0.
+The folding process commits documents and the space's position in ``materializations`` in one transaction, so
+whoever reads both in one statement sees them as of the same position: every update up to it is in the
+documents, but for what is in quarantine. A document's own ``position`` is that of the last update in it. A
+space that is folded anew begins at 0.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class Standing(NamedTuple):
 
 
 class DocumentsSlice(NamedTuple):
-    """Documents in order of position. ``is_last``: there are no more up to ``through``, which is then ``materialized``."""
+    """Documents in order of position. ``is_last``: there are no more up to ``through``, which is then
+    ``materialized``.
+    """
 
     states: list[DocumentState]
     through: int

@@ -68,7 +68,10 @@ async def add_account(connection: Connection, account: UUID, *, space: UUID, gen
     """Add an account with its first space."""
     await connection.execute("INSERT INTO accounts (account_id) VALUES ($1)", account)
     await connection.execute(
-        "INSERT INTO spaces (space_id, account_id, generation) VALUES ($1, $2, $3)", space, account, generation
+        "INSERT INTO spaces (space_id, account_id, generation) VALUES ($1, $2, $3)",
+        space,
+        account,
+        generation,
     )
 
 
@@ -115,7 +118,10 @@ async def move_cursor(connection: Connection, space: UUID, device: UUID, cursor:
 async def move_documents_until(connection: Connection, space: UUID, device: UUID, position: int) -> None:
     """Remember up to where the device's cursor may stand amid documents (`server.rows.documents_after`)."""
     await connection.execute(
-        "UPDATE members SET documents_until = $3 WHERE space_id = $1 AND device_id = $2", space, device, position
+        "UPDATE members SET documents_until = $3 WHERE space_id = $1 AND device_id = $2",
+        space,
+        device,
+        position,
     )
 
 
@@ -136,7 +142,9 @@ async def invite(
         MalformedMessage: a size is out of bounds, or the id was used before.
     """
     if not INVITATION_BYTES_MIN <= len(invitation) <= INVITATION_BYTES_MAX:
-        raise MalformedMessage(f"an invitation's id has {INVITATION_BYTES_MIN} to {INVITATION_BYTES_MAX} bytes")
+        raise MalformedMessage(
+            f"an invitation's id has {INVITATION_BYTES_MIN} to {INVITATION_BYTES_MAX} bytes"
+        )
     if len(proof_key) != 32:  # noqa: PLR2004 - Ed25519
         raise MalformedMessage("an invitation's proof key is an Ed25519 public key: 32 bytes")
     if len(sealed) > SEALED_BYTES_MAX:

@@ -85,7 +85,9 @@ async def _table(device: Device, hub: Hub, collection: str, changes: Any, limit:
             while True:
                 names = {persona.id: persona.name for persona in await hub.personas.all()}
                 title = Text.assemble(f"{collection} · {await records.count():,} records · ")
-                title.append_text(status_text(hub.client.status)).append(told, style="dim")
+                client = hub.client
+                standing = status_text(client.status) if client.is_registered else Text("on its own")
+                title.append_text(standing).append(told, style="dim")
                 live.update(newest_first(collection, await newest.all(), names, title=title), refresh=True)
                 await shown.wait()
                 shown.clear()

@@ -78,8 +78,8 @@ class Replica:
     async def apply_page(self, page: wire.Page) -> None:
         """Make a page of the log true here, and move the cursor.
 
-        A page without entries (this device's own writes) is not worth a transaction: its cursor goes along with the next one.
-        Lost, it only means reading that nothing again.
+        A page without entries (this device's own writes) is not worth a transaction: its cursor goes along with the
+        next one. Lost, it only means reading that nothing again.
         """
         if not page.entries:
             self._writer.corridor.read_through = page.through

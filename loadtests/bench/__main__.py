@@ -1,4 +1,4 @@
-"""``make bench``: print every figure as a JSON line. ``RECORDS`` and ``ONLY`` (device, sync) in the environment narrow it."""
+"""``make bench``: every figure as a JSON line; ``RECORDS`` and ``ONLY`` (device, sync) in the environment narrow it."""
 
 from __future__ import annotations
 

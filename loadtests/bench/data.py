@@ -13,10 +13,47 @@ from client_sdk import Counter, Item, Record
 __all__ = ["Memory", "Message", "Talk", "memories", "message"]
 
 _WORDS = (
-    "river morning letter garden window market piano winter bicycle bakery harbour sister notebook lantern orchard"
-    " train recipe festival museum mountain promise question painting violin storm candle teacher journey blanket"
-    " doctor kitchen autumn neighbour telephone cinema island coffee library photograph birthday"
-).split()
+    "river",
+    "morning",
+    "letter",
+    "garden",
+    "window",
+    "market",
+    "piano",
+    "winter",
+    "bicycle",
+    "bakery",
+    "harbour",
+    "sister",
+    "notebook",
+    "lantern",
+    "orchard",
+    "train",
+    "recipe",
+    "festival",
+    "museum",
+    "mountain",
+    "promise",
+    "question",
+    "painting",
+    "violin",
+    "storm",
+    "candle",
+    "teacher",
+    "journey",
+    "blanket",
+    "doctor",
+    "kitchen",
+    "autumn",
+    "neighbour",
+    "telephone",
+    "cinema",
+    "island",
+    "coffee",
+    "library",
+    "photograph",
+    "birthday",
+)
 
 
 class Memory(

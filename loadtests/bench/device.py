@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import shutil
 import statistics
@@ -42,13 +43,17 @@ async def _insert(folder: Path, synchronous: str, *, count: int) -> None:
     """One durable insert at a time, beside the same statements without the SDK, turn by turn in one run."""
     path, copy, recorder = folder / f"insert-{synchronous}.db", folder / f"raw-{synchronous}.db", Recorder()
     config = Config(synchronous=synchronous)  # type: ignore[arg-type]
-    async with client_sdk.open(path, records=[Memory], key=KEY, config=config, connect=recorder.connect) as client:
+    async with client_sdk.open(
+        path, records=[Memory], key=KEY, config=config, connect=recorder.connect
+    ) as client:
         await client.collection(Memory).insert_many(memories(2_000, seed=2))
     shutil.copyfile(path, copy)
     raw_connection = open_raw(copy, KEY, synchronous=synchronous)
     ours: list[float] = []
     raw: list[float] = []
-    async with client_sdk.open(path, records=[Memory], key=KEY, config=config, connect=recorder.connect) as client:
+    async with client_sdk.open(
+        path, records=[Memory], key=KEY, config=config, connect=recorder.connect
+    ) as client:
         collection = client.collection(Memory)
         made = memories(count, seed=3)
         recorder.is_on = True
@@ -175,9 +180,8 @@ async def _open(path: Path, records: int) -> None:
     imports: list[float] = []
     opens: list[float] = []
     for _ in range(7):
-        done = subprocess.run(
-            [sys.executable, "-c", _OPEN, str(path)], check=True, capture_output=True, text=True
-        )
+        command = [sys.executable, "-c", _OPEN, str(path)]
+        done = await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, text=True)
         imported, opened = map(float, done.stdout.split())
         imports.append(imported)
         opens.append(opened)

@@ -40,7 +40,11 @@ def report(
 def summary() -> dict[str, int]:
     """Return how many figures there were, and how many reached their target."""
     judged = [line for line in _lines if "reached" in line]
-    return {"figures": len(_lines), "judged": len(judged), "reached": sum(line["reached"] is True for line in judged)}
+    return {
+        "figures": len(_lines),
+        "judged": len(judged),
+        "reached": sum(line["reached"] is True for line in judged),
+    }
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -39,7 +39,9 @@ async def bench_sync(folder: Path, *, records: int, edits: int) -> None:
 async def _server(folder: Path) -> AsyncIterator[str]:
     program = Path(sys.executable).with_name("pjais-server")
     command = [str(program), "serve", "--port", "0", "--data", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = await asyncio.to_thread(
+        subprocess.Popen, command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         assert process.stdout is not None
         line = await asyncio.to_thread(process.stdout.readline)

@@ -233,12 +233,14 @@ class Admit:
         except asyncpg.LockNotAvailableError:
             return batch
         except _TROUBLE as trouble:
-            _log.warning("group commit failed, devices will push again", pushes=len(batch), problem=str(trouble))
+            _log.warning(
+                "group commit failed, devices will push again", pushes=len(batch), problem=str(trouble)
+            )
             error = trouble if isinstance(trouble, ServerError) else _unknown(trouble)
             for waiting in batch:
                 waiting.fail(error)
             return []
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, it must not stop the others
             if len(batch) == 1:
                 _log.exception("a push could not be stored", space=str(batch[0].checked.space))
                 batch[0].fail(CannotAdmit())
@@ -269,9 +271,13 @@ class Admit:
 
 def _unknown(trouble: BaseException) -> DatabaseUnavailable:
     return DatabaseUnavailable(
-        address="the database", problem=str(trouble) or type(trouble).__name__, action="see Postgres's own log"
+        address="the database",
+        problem=str(trouble) or type(trouble).__name__,
+        action="see Postgres's own log",
     )
 
 
 def _stopping() -> DatabaseUnavailable:
-    return DatabaseUnavailable(address="the database", problem="this server is stopping", action="connect again")
+    return DatabaseUnavailable(
+        address="the database", problem="this server is stopping", action="connect again"
+    )

@@ -1,9 +1,9 @@
 """What happens to each update of a push, decided without any I/O.
 
-`check` knows only the push: limits, names, and the grammar of each update. `decide` knows in addition what the log holds
-of this incarnation: how far it is numbered, and for each record the clock at which its client goes on. Both return
-refusals instead of raising them, since one bad update must not stop the good ones around it: it is consumed, its
-number and reason are remembered, and the device is told.
+`check` knows only the push: limits, names, and the grammar of each update. `decide` knows in addition what
+the log holds of this incarnation: how far it is numbered, and for each record the clock at which its client
+goes on. Both return refusals instead of raising them, since one bad update must not stop the good ones around
+it: it is consumed, its number and reason are remembered, and the device is told.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ __all__ = ["CheckedPush", "Decision", "RecordKey", "Refused", "Taken", "check", 
 RecordKey = tuple[str, str]
 """Collection and record id."""
 
-_COLLECTION: Final = re.compile(rf"[a-z][a-z0-9_]{{0,{COLLECTION_NAME_BYTES_MAX - 1}}}")  # as `crdt.schema` has it
+_COLLECTION: Final = re.compile(
+    rf"[a-z][a-z0-9_]{{0,{COLLECTION_NAME_BYTES_MAX - 1}}}"
+)  # as `crdt.schema` has it
 _CLIENT_MAX: Final = (1 << CLIENT_ID_BITS) - 1
 _INCARNATION_MAX: Final = (1 << 63) - 1
 #: What a refusal's detail may take in the table and in an Ack; it is for people.
@@ -88,7 +90,9 @@ def check(device: UUID, space: UUID, push: Push) -> Iterator[CheckedPush | None]
         and 1 <= push.incarnation <= _INCARNATION_MAX
         and 1 <= push.first <= _INCARNATION_MAX - PUSH_EDITS_MAX
     ):
-        raise MalformedMessage("client, incarnation and first of a Push are positive, and of at most 53, 63 and 63 bits")
+        raise MalformedMessage(
+            "client, incarnation and first of a Push are positive, and of at most 53, 63 and 63 bits"
+        )
     clocks: list[tuple[int, int] | Refusal] = []
     size = 0
     client = push.client
@@ -114,8 +118,9 @@ def decide(
 ) -> Decision:
     """Decide on the edits that come after number ``through``; those up to it were decided before.
 
-    ``known`` says where the client goes on in each record that it has written, in the log; ``fresh``, which goes first, where
-    earlier pushes of the same commit leave off, and is brought up to date. A record that is in neither begins at 0.
+    ``known`` says where the client goes on in each record that it has written, in the log; ``fresh``, which goes
+    first, where earlier pushes of the same commit leave off, and is brought up to date. A record in neither begins
+    at 0.
     """
     taken: list[Taken] = []
     refused: list[Refused] = []
@@ -142,7 +147,10 @@ def _problem_with_names(edit: Edit) -> tuple[str, str] | None:
     """Names go into columns and into other devices' tables, so they are checked before anything else."""
     collection, record = edit.collection, edit.record
     if _COLLECTION.fullmatch(collection) is None:
-        return "collection_name", f"a collection's name is a-z, then a-z, 0-9 or _, at most {COLLECTION_NAME_BYTES_MAX}"
+        return (
+            "collection_name",
+            f"a collection's name is a-z, then a-z, 0-9 or _, at most {COLLECTION_NAME_BYTES_MAX}",
+        )
     size = len(record) if record.isascii() else len(record.encode())
     if not 0 < size <= RECORD_ID_BYTES_MAX or "\0" in record:
         return "record_id", f"a record id has 1 to {RECORD_ID_BYTES_MAX} bytes and no NUL"

@@ -22,7 +22,7 @@ from crdt.lanes import read_creation
 from crdt.updates import check_snapshot
 from server.materialize.view import json_of
 
-__all__ = ["Folded", "Outcome", "Refused", "Update", "Work", "fold_creation", "fold_record"]
+__all__ = ["Folded", "Outcome", "Refused", "Update", "Work", "fold_creation", "fold_record", "reason_of"]
 
 #: Nobody's client id: nothing is ever written under it.
 _NOBODY: Final = 0

@@ -36,7 +36,10 @@ _SPACES_MAX: Final = 64
 _LOOK_INTERVAL_S: Final = 3.0
 _LOOK_SPACES_MAX: Final = 10_000
 _ANSWER_TIMEOUT_S: Final = 10.0
+_BACKOFF_S_MIN: Final = 0.05
 _BACKOFF_S_MAX: Final = 5.0
+#: Trouble after so long without any begins with a short wait again.
+_WELL_S: Final = 30.0
 
 #: Postgres, the way to it or the worker is in trouble, not what is folded: SQLSTATE classes 08, 40, 53, 55, 57 and 58.
 _TROUBLE: Final = (
@@ -45,6 +48,7 @@ _TROUBLE: Final = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # of a connection that Postgres ended while nobody used it
     asyncpg.PostgresConnectionError,
     asyncpg.TransactionRollbackError,
     asyncpg.InsufficientResourcesError,
@@ -77,12 +81,16 @@ class Follower:
 
     async def run(self) -> None:
         """Fold whatever comes, until cancelled; whatever was not committed then is folded again another time."""
-        for failures in itertools.count():
+        loop = asyncio.get_running_loop()
+        wait_s = _BACKOFF_S_MIN
+        while True:
+            began = loop.time()
             try:
                 await self._follow()
             except _TROUBLE as trouble:
+                wait_s = _BACKOFF_S_MIN if loop.time() - began > _WELL_S else min(wait_s * 2, _BACKOFF_S_MAX)
                 _log.warning("materialization waits", problem=str(trouble) or type(trouble).__name__)
-                await asyncio.sleep(min(0.1 * 2 ** min(failures, 6), _BACKOFF_S_MAX))
+                await asyncio.sleep(wait_s)
 
     async def catch_up(self) -> None:
         """Fold until no space has more than is folded; spaces that other processes fold are left to them."""
@@ -99,9 +107,8 @@ class Follower:
             look_at = loop.time()  # at once: what came while nobody listened
             while not listener.is_closed():
                 if loop.time() >= look_at:
-                    await listener.execute(
-                        "SELECT 1", timeout=_ANSWER_TIMEOUT_S
-                    )  # a forgotten line looks alive
+                    # A line that a firewall forgot looks alive until it is asked.
+                    await listener.execute("SELECT 1", timeout=_ANSWER_TIMEOUT_S)
                     await self._look()
                     look_at = loop.time() + self._look_interval_s
                 if self._line:
@@ -129,11 +136,7 @@ class Follower:
         spaces = list(itertools.islice(self._line, _SPACES_MAX))
         for space in spaces:
             del self._line[space]
-        try:
-            await self._turn(spaces)
-        except BaseException:
-            self._line |= dict.fromkeys(spaces)
-            raise
+        await self._turn(spaces)  # if it fails, the look that comes next finds them again
 
     async def _turn(self, spaces: Sequence[UUID]) -> None:
         try:

@@ -5,9 +5,10 @@
 * `health`: is the process alive, can it serve;
 * `live`: the socket, a thin loop around `server.session`.
 
-Bodies are JSON in camelCase (their schema is at ``/schema/openapi.json``); bytes are unpadded base64url, times
-milliseconds since 1970, as in `crdt.wire`. An error is ``{"code", "message"}`` with a status that fits; the codes are those
-of `server.errors`. A space that is unknown and one that is somebody else's get the same answer.
+Bodies are JSON in camelCase (their schema is at ``/schema/openapi.json``); bytes are unpadded base64url,
+times milliseconds since 1970, as in `crdt.wire`. An error is ``{"code", "message"}`` with a status that fits;
+the codes are those of `server.errors`. A space that is unknown and one that is somebody else's get the same
+answer.
 """
 
 from __future__ import annotations

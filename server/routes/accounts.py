@@ -1,8 +1,8 @@
-"""Who may come in: a first device makes an account and its space, others join by invitation, each signs for its tokens.
+r"""Who may come in: a first device makes an account and its space, others join by invitation.
 
-What a device signs: ``pjais register v1\\0`` + nonce + public key; ``pjais token v1\\0`` + nonce + the 16 bytes of its id;
-``pjais join v1\\0`` + nonce + public key, once with its own key and once with the invitation's. A challenge is used up by the
-first attempt, whatever comes of it.
+What a device signs: ``pjais register v1\0`` + nonce + public key; ``pjais token v1\0`` + nonce + the 16
+bytes of its id; ``pjais join v1\0`` + nonce + public key, once with its own key and once with the
+invitation's. A challenge is used up by the first attempt, whatever comes of it.
 """
 
 from __future__ import annotations
@@ -140,7 +140,9 @@ class AccountRoutes(Controller):
 
         async def work(connection: Connection) -> devices.Token:
             await spaces.add_account(connection, account, space=space, generation=generation)
-            await devices.enrol(connection, device, account=account, public_key=public_key, name=_shown(data.name))
+            await devices.enrol(
+                connection, device, account=account, public_key=public_key, name=_shown(data.name)
+            )
             await spaces.add_member(connection, space, device)
             return await _token(connection, state, device)
 
@@ -171,7 +173,9 @@ class AccountRoutes(Controller):
         dependencies={"caller": Provide(caller_of)},
         security=[{"token": []}],
     )
-    async def invite(self, space: FromPath[str], data: JSONBody[Invite], caller: NamedDependency[Caller], state: State) -> Invited:
+    async def invite(
+        self, space: FromPath[str], data: JSONBody[Invite], caller: NamedDependency[Caller], state: State
+    ) -> Invited:
         """Leave an invitation to a space."""
         meeting = rooms_of(state).meeting
         wanted = _time(data.expires_at)
@@ -196,7 +200,11 @@ class AccountRoutes(Controller):
     async def join(self, data: JSONBody[Join], state: State) -> Joined:
         """Enter a space by invitation."""
         meeting = rooms_of(state).meeting
-        public_key, signature, proof = bytes_of(data.public_key), bytes_of(data.signature), bytes_of(data.proof)
+        public_key, signature, proof = (
+            bytes_of(data.public_key),
+            bytes_of(data.signature),
+            bytes_of(data.proof),
+        )
         invitation_id = bytes_of(data.invitation)
         nonce = await _use_challenge(state, data.nonce)
         signed = devices.JOIN_PURPOSE + nonce + public_key
@@ -210,7 +218,11 @@ class AccountRoutes(Controller):
             devices.check_signature(invitation.proof_key, proof, signed=signed)
             if invitation.device == fresh:
                 await devices.enrol(
-                    connection, fresh, account=invitation.account, public_key=public_key, name=_shown(data.name)
+                    connection,
+                    fresh,
+                    account=invitation.account,
+                    public_key=public_key,
+                    name=_shown(data.name),
                 )
                 await spaces.add_member(connection, invitation.space, fresh)
             return invitation, await _token(connection, state, invitation.device)

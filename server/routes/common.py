@@ -123,7 +123,9 @@ def _http_error(_request: Request[Any, Any, Any], error: HTTPException) -> Respo
     code = {404: "no_such_path", 405: "no_such_method", 413: "too_large"}.get(error.status_code, "malformed")
     message = error.detail
     if isinstance(error.extra, list) and error.extra:
-        message = "; ".join(str(problem.get("message", problem)) for problem in error.extra if isinstance(problem, dict))
+        message = "; ".join(
+            str(problem.get("message", problem)) for problem in error.extra if isinstance(problem, dict)
+        )
     return Response(Problem(code=code, message=message), status_code=error.status_code, headers=error.headers)
 
 

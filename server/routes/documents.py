@@ -30,7 +30,7 @@ class RecordJson(Body, frozen=True):
 
 
 class RecordsPage(Body, frozen=True):
-    """Records in order of id, folded up to position ``materialized`` of ``head``. ``next``: ask with it as ``after``."""
+    """Records in order of id, folded up to ``materialized`` of ``head``. ``next``: ask with it as ``after``."""
 
     head: int
     materialized: int
@@ -58,7 +58,11 @@ async def list_documents(
         await access.require_spaces(connection, caller.device, [space_id])
         stands = await rows.standing(connection, space_id)
         found = await rows.json_page(
-            connection, space_id, collection=collection.replace("\0", ""), after=after.replace("\0", ""), limit=limit
+            connection,
+            space_id,
+            collection=collection.replace("\0", ""),
+            after=after.replace("\0", ""),
+            limit=limit,
         )
     return RecordsPage(
         head=stands.head,

@@ -1,8 +1,9 @@
 """The socket of one device: bytes to its session, bytes from it. All decisions are the session's.
 
-Three tasks: one reads, one answers in the order of the frames, one sends news. The first to end ends the others. At most
-``PUSHES_IN_FLIGHT`` frames wait for their answers; then nothing more is read, and the device's own socket makes it wait.
-A device that cannot be written to for ``SESSION_WRITE_TIMEOUT_S`` is cut off.
+Three tasks: one reads, one answers in the order of the frames, one sends news. The first to end ends the
+others. At most ``PUSHES_IN_FLIGHT`` frames wait for their answers; then nothing more is read, and the
+device's own socket makes it wait. A device that cannot be written to for ``SESSION_WRITE_TIMEOUT_S`` is cut
+off.
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ A session remembers which spaces have news, never the news: it reads the log at 
 and stops when three pages are under way. A device that is far behind gets documents first, when they are fewer than the
 updates that they stand for.
 
-Frames are handled in the order in which they came; pushes are put into the queue of `server.admit` in that order, but
-a push does not wait for the commit of the one before. What a device may not do ends its session with a `Failure`, and no
-other's. Membership is asked again every few seconds, and by `admit` within every commit.
+Frames are handled in the order in which they came; pushes are put into the queue of `server.admit` in that
+order, but a push does not wait for the commit of the one before. What a device may not do ends its session
+with a `Failure`, and no other's. Membership is asked again every few seconds, and by `admit` within every
+commit.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import structlog
 
 from crdt import errors as kernel
 from crdt import wire
-from crdt.limits import SESSION_SPACES_MAX
+from crdt.limits import PAGE_BYTES_TARGET, SESSION_SPACES_MAX
 from server import access, spaces
 from server.admit import Admit, Admitted
 from server.database import Connection, Database
@@ -52,6 +53,10 @@ __all__ = ["Meeting", "Session", "failure_of"]
 _ACCESS_AGAIN_S: Final = 5.0
 #: How often a device's cursor is written down while it reads; at the end of the session always.
 _SAVE_CURSOR_S: Final = 5.0
+#: The largest Hello, with 64 cursors, is a tenth of this: who is not known yet may not make us unpack more.
+_HELLO_BYTES_MAX: Final = 64 * 1024
+#: What one turn of news may come to, over all spaces of the session; the others get the next turn.
+_NEWS_BYTES_TARGET: Final = 4 * PAGE_BYTES_TARGET
 #: After an error of ours a device comes back so late that a bug does not become a storm.
 _AGAIN_MS: Final = 10_000
 
@@ -96,6 +101,8 @@ class Session:
             async with self._in_order:
                 if self.is_over:
                     return []
+                if not self._is_welcome and len(frame) > _HELLO_BYTES_MAX:
+                    raise TooLarge("HELLO_BYTES_MAX", size=len(frame), allowed=_HELLO_BYTES_MAX)
                 answer = await self._begin(wire.decode_from_device(frame))
             if isinstance(answer, asyncio.Future):
                 admitted = await answer
@@ -237,20 +244,21 @@ class Session:
             due = [feed for feed in self._feeds.values() if feed.is_due]
             if not due:
                 continue
+            frames: list[bytes] = []
             try:
                 await self._keep_access()
                 async with self._meeting.database.connection() as connection:
-                    messages = [
-                        message
-                        for feed in due
-                        for message in await due_messages(
+                    for feed in due:
+                        messages = await due_messages(
                             connection, feed, device=self._device, incarnation=self._incarnation
                         )
-                    ]
-                frames = [wire.encode(message) for message in messages]
+                        frames += [wire.encode(message) for message in messages]
+                        self._feeds[feed.space] = self._feeds.pop(feed.space)  # next time after the others
+                        if sum(map(len, frames)) >= _NEWS_BYTES_TARGET:
+                            break
             except Exception as error:  # noqa: BLE001 - as above
                 return self._end(error)
-            if any(feed.has_page or feed.has_document for feed in due):
+            if any(feed.is_due for feed in due):
                 self._news.set()
             if frames:
                 return frames

@@ -1,7 +1,8 @@
 """One space of one session: how far it was sent, what is under way, what the device has asked. No I/O.
 
-The window is counted in frames: at most ``PAGES_IN_FLIGHT`` pages are under way, sent and not yet durable on the device. So a
-slow device costs this: three pages on the way, and here a few numbers. What it has not read waits in the log.
+The window is counted in frames: at most ``PAGES_IN_FLIGHT`` pages are under way, sent and not yet durable on
+the device. So a slow device costs this: three pages on the way, and here a few numbers. What it has not read
+waits in the log.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class Feed:
         return self.has_page or self.has_verified or self.has_document
 
     def note_own(self, after: int, through: int) -> None:
-        """Positions ``after`` < p ≤ ``through`` are a push of this session: if nothing is between, they need no reading."""
+        """Positions ``after`` < p ≤ ``through`` are a push of this session: if nothing is between, they need
+        no reading.
+        """
         if max(self.sent, self.own_through) == after:
             self.own_through = through
 

@@ -10,7 +10,7 @@ from server import log, rows, spaces
 from server.database import Connection
 from server.session.feed import Feed
 
-__all__ = ["UNTIL_THE_END", "due_messages", "documents_pay"]
+__all__ = ["UNTIL_THE_END", "documents_pay", "due_messages"]
 
 #: A device that is at most this far behind gets the log: about two pages of it.
 _DOCUMENTS_FROM_BEHIND: Final = 4_000
@@ -77,12 +77,14 @@ async def _wanted(connection: Connection, feed: Feed) -> wire.Documents:
 
 async def _verified(connection: Connection, feed: Feed) -> list[wire.FromServer]:
     """The digest at the position that was asked for, or nothing if the log has moved on: then the device asks again."""
-    asked = feed.verify
+    asked, known = feed.verify, feed.materialized
     stands = await rows.standing(connection, feed.space)
-    feed.materialized = stands.materialized
+    if feed.materialized == known:  # else a notice came meanwhile, and is newer
+        feed.materialized = stands.materialized
     if stands.head == asked and stands.materialized != asked:
         return []  # documents are on their way: `Notify` tells when they are there
-    feed.verify = None
-    if stands.head != asked:
+    if feed.verify == asked:  # else the device has asked anew meanwhile, and waits for that answer
+        feed.verify = None
+    if asked is None or stands.head != asked:
         return []
     return [wire.Verified(feed.name, asked, stands.digest, stands.records)]

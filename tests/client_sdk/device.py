@@ -27,7 +27,9 @@ def sources(seed: int = 1) -> Sources:
     return Sources(now_ms=lambda: next(ticks), random=chance.randbytes)
 
 
-def open_device(path: Path, *, seed: int = 1, connect: Connect = connect_sqlcipher, **options: Any) -> Opening:
+def open_device(
+    path: Path, *, seed: int = 1, connect: Connect = connect_sqlcipher, **options: Any
+) -> Opening:
     """Open a device on a file, its time and chance from a seed."""
     return client_sdk.open(
         path, records=[Note, Tag], key=KEY, sources=sources(seed), connect=connect, **options
@@ -35,7 +37,7 @@ def open_device(path: Path, *, seed: int = 1, connect: Connect = connect_sqlciph
 
 
 async def check_laws(client: Client) -> None:
-    """Every row says what its document says, the digest is that of the documents, and the outbox points into the log."""
+    """Rows say what their documents say, the digest is that of the documents, the outbox points into the log."""
     await client._writer.run(_laws)
 
 

@@ -24,7 +24,9 @@ class Line(Item):
     metadata: dict[str, Any] = {}
 
 
-class Note(Record, collection="notes", indexes=["pinned", ("pinned", "created_at")], searchable=["title", "body"]):
+class Note(
+    Record, collection="notes", indexes=["pinned", ("pinned", "created_at")], searchable=["title", "body"]
+):
     title: Annotated[str, Meta(max_length=200)]
     body: Text = Text()
     tags: set[str] = set()

@@ -31,7 +31,7 @@ def notes(client: Client) -> Collection[Note]:
     return client.collection(Note)
 
 
-FULL = {
+FULL: dict[str, Any] = {
     "title": "Grüße 😀",
     "body": "a\x00b é",
     "tags": {"x", 'y"z', "é@1"},
@@ -156,7 +156,11 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("update", {"views": 5}, "Note.views: a counter is not set; expected increment"),
     ("update", {"due": dt.datetime(2026, 1, 1)}, "Note.due: got datetime"),  # noqa: DTZ001
     ("update", {"settings": {"a": float("nan")}}, "Note.settings.a: got nan; expected a finite number"),
-    ("update", {"settings": {"a": {1: 2}}}, "Note.settings.a: got the key int 1; expected keys that are strings"),
+    (
+        "update",
+        {"settings": {"a": {1: 2}}},
+        "Note.settings.a: got the key int 1; expected keys that are strings",
+    ),
     ("update", {"title": "\ud800"}, "Note.title: text with a lone surrogate"),
     ("update", {"importance": -1}, "Note.importance: got int -1; expected int >= 0"),
     ("update", {"title.x": 1}, "Note.title.x: title is a register; expected a map before the dot"),
@@ -208,13 +212,17 @@ values = st.recursive(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(data=st.data())
-async def test_any_value_in_any_field_is_stored_as_it_is_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+async def test_any_value_in_any_field_is_stored_as_it_is_or_refused(
+    tmp_path: Path, data: st.DataObject
+) -> None:
     async with open_device(tmp_path / f"{next(NUMBERS)}.db") as client:
         notes = client.collection(Note)
         note = await notes.insert(Note(title="a"))
         for _ in range(data.draw(st.integers(1, 6))):
             name = data.draw(st.sampled_from([field.name for field in notes.schema.fields]))
-            value = data.draw(values if name != "tags" else values | st.sets(st.text(max_size=5), max_size=3))
+            value: Any = data.draw(
+                values if name != "tags" else values | st.sets(st.text(max_size=5), max_size=3)
+            )
             before = await notes.get(note.id)
             try:
                 after = await notes.update(note.id, **{name: value})

@@ -50,7 +50,8 @@ async def page(client: Client) -> None:
     made, _ = fresh.edit([SetRegister("title", b"\xa1x"), SetRegister("createdAt", b"\xc0")], reading=1 << 61)
     entries += [("three", made), ("bad", b"\x01\x01\x03\x00\x00\x00\x00")]
     listed = [
-        wire.Entry(position, "notes", record, 777, update) for position, (record, update) in enumerate(entries, 1)
+        wire.Entry(position, "notes", record, 777, update)
+        for position, (record, update) in enumerate(entries, 1)
     ]
     message = wire.Page(space="s", after=0, through=9, head=9, entries=listed)
     await client._writer.run(lambda corridor: apply_page(corridor, message), is_remote=True)
@@ -62,7 +63,9 @@ async def documents(client: Client) -> None:
     for position, record in enumerate(("one", "four"), 1):
         document = Document(client=888)
         for text in ("a", "b"):
-            document.edit([SetRegister("title", b"\xa1" + text.encode()), InsertText("body", 0, text)], reading=1 << 62)
+            document.edit(
+                [SetRegister("title", b"\xa1" + text.encode()), InsertText("body", 0, text)], reading=1 << 62
+            )
         states.append(wire.DocumentState(position, "notes", record, document.snapshot()))
     message = wire.Documents(space="s", after=0, through=5, head=5, states=states)
     await client._writer.run(lambda corridor: apply_documents(corridor, message), is_remote=True)
@@ -71,13 +74,21 @@ async def documents(client: Client) -> None:
 async def acknowledge(client: Client) -> None:
     batch = await client._replica.pending(None, edits_max=10, bytes_max=1 << 20)
     assert batch is not None
-    await client._replica.acknowledge(batch.incarnation, batch.first, [wire.Refusal(batch.first, "gap", "why")])
+    await client._replica.acknowledge(
+        batch.incarnation, batch.first, [wire.Refusal(batch.first, "gap", "why")]
+    )
 
 
 KINDS: dict[str, Write] = {
-    "insert": lambda client: client.collection(Note).insert(Note(title="a", lines=[Line(id="1")], scores=[1])),
-    "insert_many": lambda client: client.collection(Note).insert_many([Note(title="a"), Note(id="b", title="b")]),
-    "update": lambda client: client.collection(Note).update("one", title="n", tags={"z"}, lines=[], body="other"),
+    "insert": lambda client: client.collection(Note).insert(
+        Note(title="a", lines=[Line(id="1")], scores=[1])
+    ),
+    "insert_many": lambda client: client.collection(Note).insert_many(
+        [Note(title="a"), Note(id="b", title="b")]
+    ),
+    "update": lambda client: client.collection(Note).update(
+        "one", title="n", tags={"z"}, lines=[], body="other"
+    ),
     "increment": lambda client: client.collection(Note).increment("one", views=1),
     "add": lambda client: client.collection(Note).add("one", tags={"q"}),
     "remove": lambda client: client.collection(Note).remove("one", tags={"x"}),
@@ -104,7 +115,9 @@ async def prepared(tmp_path: Path) -> Path:
     path = tmp_path / "prepared.db"
     async with open_device(path) as client:
         notes = client.collection(Note)
-        await notes.insert(Note(id="one", title="one", tags={"x", "y"}, body="body", lines=[Line(id="1")], views=2))
+        await notes.insert(
+            Note(id="one", title="one", tags={"x", "y"}, body="body", lines=[Line(id="1")], views=2)
+        )
         await notes.insert(Note(id="two", title="two"))
         await notes.insert(Note(id="gone", title="gone", scores=[1]))
         await notes.update("gone", title="gone again")
@@ -149,9 +162,7 @@ async def _outcome(
     """Return what a file holds when it is opened again after a write, or after a crash in the middle of it."""
     shutil.copyfile(prepared, path)
     fuse = fuse or Fuse()
-    client = await open_device(
-        path, seed=5, connect=fuse.connect, config=Config(inline="always", readers=1)
-    )
+    client = await open_device(path, seed=5, connect=fuse.connect, config=Config(inline="always", readers=1))
     fuse.set(statements)
     with contextlib.suppress(Crash):
         await write(client)

@@ -12,8 +12,8 @@ import pytest
 from client_sdk.errors import NotAvailable, RecordNotFound
 from client_sdk.hub import Conversation, Hub, Memory, Message, Persona, Workflow, sample_path
 from client_sdk.transfer import import_file
-from crdt.errors import ValidationError
 from crdt.errors import NotAvailable as KernelNotAvailable
+from crdt.errors import ValidationError
 from crdt.fields import Kind
 from crdt.schema import schema_of
 

@@ -86,7 +86,9 @@ async def test_a_record_without_a_field_that_is_required_now_waits_in_quarantine
         digest = await client.digest()
     async with opening(path, Thing, seed=2) as client:
         assert await all_of(client, Thing) == []
-        assert await client.sql("SELECT record, code, source FROM pjais_quarantine") == [("1", "unreadable", "schema")]
+        assert await client.sql("SELECT record, code, source FROM pjais_quarantine") == [
+            ("1", "unreadable", "schema")
+        ]
         assert await client.digest() == digest
         await check_laws(client)
     async with opening(path, older, seed=3) as client:
@@ -118,7 +120,9 @@ async def test_indexes_follow_the_declaration(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     for seed, (record, index) in enumerate(((old(), "things_by_size"), (new(), "things_by_color"))):
         async with opening(path, record, seed=seed) as client:
-            found = await client.sql("SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE 'things_by%'")
+            found = await client.sql(
+                "SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE 'things_by%'"
+            )
             assert found == [(index,)]
 
 
@@ -126,7 +130,9 @@ async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     thing = old()
     async with opening(path, thing) as client:
-        await client._writer.database.maintain(lambda connection: connection.execute("PRAGMA user_version = 99"))
+        await client._writer.database.maintain(
+            lambda connection: connection.execute("PRAGMA user_version = 99")
+        )
     with pytest.raises(NewerFile, match="99"):
         async with opening(path, thing):
             pass

@@ -97,7 +97,9 @@ async def test_any_mix_of_conditions_order_and_window_agrees_with_python(
     for _ in range(data.draw(st.integers(0, 3))):
         name = data.draw(st.sampled_from(["views", "importance", "title"]))
         sign = data.draw(st.sampled_from(sorted(comparisons)))
-        value: Any = data.draw(st.integers(-2, 61)) if name != "title" else f"t{data.draw(st.integers(0, 7))}é%_"
+        value: Any = (
+            data.draw(st.integers(-2, 61)) if name != "title" else f"t{data.draw(st.integers(0, 7))}é%_"
+        )
         query = query.where(name, sign, value)
         every = [note for note in every if comparisons[sign](getattr(note, name), value)]
     if data.draw(st.booleans()):
@@ -145,13 +147,14 @@ async def test_what_cannot_be_meant_is_refused_before_sql_runs(
 
 
 async def test_order_limit_and_offset_are_checked(notes: Collection[Note]) -> None:
-    for wrong in (
+    wrongs: list[Callable[[], object]] = [
         lambda: notes.order_by("tags"),
         lambda: notes.order_by("title", "up"),
         lambda: notes.limit(-1),
         lambda: notes.offset("1"),  # type: ignore[arg-type]
         lambda: notes.limit(True),
-    ):
+    ]
+    for wrong in wrongs:
         with pytest.raises(QueryError):
             wrong()
 
@@ -164,7 +167,12 @@ async def test_sql_reads_by_number_and_name_and_never_writes(client: Client, not
         rows[0]["nothing"]
     due = await client.sql("SELECT count(*) FROM notes WHERE due > ?", (START,))
     assert due[0][0] == len([note for note in await notes.all() if note.due is not None and note.due > START])
-    for statement in ("DELETE FROM notes", "WITH x AS (SELECT 1) DELETE FROM notes", "PRAGMA user_version = 5", ""):
+    for statement in (
+        "DELETE FROM notes",
+        "WITH x AS (SELECT 1) DELETE FROM notes",
+        "PRAGMA user_version = 5",
+        "",
+    ):
         with pytest.raises(QueryError):
             await client.sql(statement)
     with pytest.raises(QueryError, match="SQLite does not understand"):

@@ -150,7 +150,11 @@ async def test_an_exported_file_is_its_owners_and_appears_whole(hub: Hub, tmp_pa
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-times = st.datetimes(dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30), timezones=st.just(dt.UTC))
+times = st.datetimes(
+    dt.datetime(1, 1, 2),  # noqa: DTZ001 - the strategy wants bounds without a zone
+    dt.datetime(9999, 12, 30),  # noqa: DTZ001
+    timezones=st.just(dt.UTC),
+)
 plain = st.recursive(
     st.none()
     | st.booleans()

@@ -73,7 +73,7 @@ async def test_a_slow_consumer_gets_the_latest(notes: Collection[Note]) -> None:
     for title in "abcde":
         await notes.insert(Note(title=title))
     assert [note.title for note in await anext(watch)] == list("abcde")
-    await watch.aclose()  # type: ignore[attr-defined]
+    await watch.aclose()
 
 
 async def test_an_error_in_one_callback_does_not_stop_it_or_others(

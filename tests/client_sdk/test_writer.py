@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -53,7 +54,7 @@ async def test_a_block_sees_its_own_work_and_others_do_not(client: Client, notes
         assert await notes.get(note.id) == note
         assert await notes.where(title="a").count() == 1
         assert (await client.sql("SELECT title FROM notes"))[0]["title"] == "a"
-        outside = asyncio.get_running_loop().create_task(notes.count(), context=_empty_context())
+        outside = asyncio.get_running_loop().create_task(notes.count(), context=contextvars.Context())
         assert await outside == 0
     assert await notes.count() == 1
 
@@ -154,9 +155,3 @@ async def test_many_tasks_write_at_once(client: Client, notes: Collection[Note])
     found = await notes.get(note.id)
     assert found is not None
     assert found.views == 50
-
-
-def _empty_context() -> object:
-    import contextvars
-
-    return contextvars.Context()

@@ -225,6 +225,12 @@ def test_a_document_reads_without_a_schema() -> None:
     assert isinstance(NOW, dt.datetime)
 
 
+def test_a_field_that_was_a_register_and_became_a_map_reads_the_same_in_any_order() -> None:
+    registers = {"settings": encode_value(1), "settings/a": encode_value(2)}
+    for reg in (registers, dict(reversed(registers.items()))):
+        assert Contents(reg, {}, {}, {}, {}).value() == {"settings": 1}
+
+
 def test_what_json_cannot_hold_reads_as_none() -> None:
     contents = Contents(
         {"a": b"\xc1", "b": b"\xd4\x05\x00", "c/x": encode_value(float("nan")), "c/y": encode_value(1),

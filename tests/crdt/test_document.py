@@ -57,21 +57,20 @@ def an_operation(chance: random.Random, document: Document) -> Operation:
     elements = tuple(chance.sample(['"a"', '"b@5"', "5", '"é\\u0000"', "null"], chance.randrange(3)))
     value = encode_value(chance.choice([None, 1, "x" * 300, chance.choice(ALPHABET)]))
     start, place = chance.randrange(length + 1), chance.randrange(text + 1)
-    return chance.choice(
-        [
-            SetRegister(
-                chance.choice(["title", "updatedAt", "settings/a", "settings/a/~2", "$deleted", name]), value
-            ),
-            SetRegister(chance.choice(["settings/a", "settings/a/b", "missing"]), None),
-            AddElements(name, elements),
-            RemoveElements(name, elements),
-            Increment(name, chance.choice([0, 1, -5, 2**63 - 1, -(2**63)])),
-            InsertItems(name, chance.choice([None, start]), (value,) * chance.randrange(3)),
-            RemoveItems(name, start, chance.randrange(length - start + 1)),
-            InsertText(name, place, "".join(chance.choice(ALPHABET) for _ in range(chance.randrange(3)))),
-            DeleteText(name, place, chance.randrange(text - place + 1)),
-        ]
-    )
+    choices: list[Operation] = [
+        SetRegister(
+            chance.choice(["title", "updatedAt", "settings/a", "settings/a/~2", "$deleted", name]), value
+        ),
+        SetRegister(chance.choice(["settings/a", "settings/a/b", "missing"]), None),
+        AddElements(name, elements),
+        RemoveElements(name, elements),
+        Increment(name, chance.choice([0, 1, -5, 2**63 - 1, -(2**63)])),
+        InsertItems(name, chance.choice([None, start]), (value,) * chance.randrange(3)),
+        RemoveItems(name, start, chance.randrange(length - start + 1)),
+        InsertText(name, place, "".join(chance.choice(ALPHABET) for _ in range(chance.randrange(3)))),
+        DeleteText(name, place, chance.randrange(text - place + 1)),
+    ]
+    return chance.choice(choices)
 
 
 @given(chances)
@@ -224,6 +223,28 @@ def test_foreign_bytes_are_refused_by_type_or_taken_whole(data: bytes) -> None:
     document.contents.digest("c", "r")
     reloaded = Document.load(document.snapshot(), [], client=OTHER)
     assert plain(reloaded.contents) == plain(document.contents)
+
+
+@given(chances)
+def test_a_long_list_reads_as_it_was_edited(chance: random.Random) -> None:
+    document, numbers = Document(client=WRITER), list(range(chance.randrange(60, 200)))
+    document.edit([TOUCH, InsertItems("lines", None, tuple(map(encode_value, numbers)))], reading=5)
+    for reading in range(6, 9):
+        start = chance.randrange(len(numbers))
+        count = chance.randrange(min(9, len(numbers) - start))
+        place = chance.randrange(len(numbers) - count + 1)
+        document.edit(
+            [
+                TOUCH,
+                RemoveItems("lines", start, count),
+                InsertItems("lines", place, (encode_value(-reading),)),
+            ],
+            reading=reading,
+        )
+        del numbers[start : start + count]
+        numbers.insert(place, -reading)
+    assert Document.load(document.snapshot(), [], client=OTHER).contents.value()["lines"] == numbers
+    assert document.contents.value()["lines"] == numbers
 
 
 def test_bytes_are_counted_for_memory_and_compaction() -> None:

@@ -256,6 +256,21 @@ def test_a_far_future_clock_loses_against_an_edit_that_has_seen_it(chance: rando
     assert {name: values[name] for name in expected} == expected
 
 
+def test_a_leaf_shows_at_once_where_a_far_future_clock_had_set_what_stands_above_it() -> None:
+    fleet = Fleet(Page, [5, 9], skews_ms=(0, 400 * _DAYS_MS))
+    first, second = fleet.devices
+    fleet.create(first, Page())
+    fleet.settle()
+    for above in (5, {}):
+        fleet.edit(second, operations(fleet.schema, second.contents, {"settings.deep": above}))
+        fleet.settle()
+        changes = {"settings.deep.a": 1}
+        fleet.edit(first, operations(fleet.schema, first.contents, changes))
+        assert read(fleet.schema, first.contents)["settings"] == {"deep": {"a": 1}}
+        fleet.settle()
+        assert read(fleet.schema, fleet.assert_equal())["settings"] == {"deep": {"a": 1}}
+
+
 @some
 @given(chances)
 def test_every_increment_counts_once(chance: random.Random) -> None:

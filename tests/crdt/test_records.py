@@ -25,13 +25,13 @@ from crdt.changes import (
 from crdt.contents import Contents
 from crdt.document import Document
 from crdt.errors import DocumentUnreadable, NotAvailable, ValidationError
-from crdt.fields import Counter, Item, Sealed, Text
+from crdt.fields import Counter, Item, Kind, Sealed, Text
 from crdt.limits import UPDATE_ITEMS_MAX, VALUE_DEPTH_MAX
 from crdt.records import conflicts, create, encode_items, operations, read, set_elements, touched_fields
 from crdt.schema import NEVER, Record, Schema, schema_of
 from crdt.updates import check_update, read_creation
 from crdt.values import encode_edit, encode_value
-from tests.crdt.declarations import JUNK, MENU, NAIVE, Declared, Line, declarations, new_record
+from tests.crdt.declarations import JUNK, MENU, NAIVE, Declared, Line, declarations, json_values, new_record
 from tests.crdt.fleet import NOW
 
 __all__: list[str] = []
@@ -310,6 +310,14 @@ def test_the_size_of_a_set_is_not_asked_of_what_is_added_to_it() -> None:
         created(schema, few(tags={"a"}))  # type: ignore[call-arg]
 
 
+def test_one_time_in_two_zones_is_one_element() -> None:
+    """Two devices that add it, each in its own zone, add the same."""
+    schema = schema_of(new_record({"times": Declared(set[dt.datetime], st.none(), set())}))
+    east = NOW.astimezone(dt.timezone(dt.timedelta(hours=2)))
+    keys = {set_elements(schema, schema.field("times"), [time]) for time in (NOW, east)}
+    assert len(keys) == 1
+
+
 def test_a_record_too_large_for_one_update_is_refused_by_name() -> None:
     with pytest.raises(ValidationError, match=r"Note\.\*: .*UPDATE_BYTES_MAX"):
         created(NOTE, Note(title="x", body=Text("x" * 5_000_000)))
@@ -354,6 +362,44 @@ def test_a_document_that_the_schema_cannot_read_says_which_field(
     assert (error.record, error.field) == ("Note", field)
     contents.value()
     contents.digest("notes", "r")
+
+
+wires = st.sampled_from([*NOTE.by_wire, "settings/a", "settings/a/b", "settings"])
+foreign = st.binary(max_size=6) | st.builds(
+    encode_value, json_values | st.floats() | st.integers(0, 2**64 - 1) | st.just(NOW)
+)
+edited = st.builds(encode_edit, st.integers(0, 9), st.none() | foreign)
+
+
+@given(
+    st.builds(
+        Contents,
+        st.dictionaries(wires, foreign) | st.dictionaries(wires.map("{}@5".format), edited),
+        st.dictionaries(wires, st.lists(st.text(max_size=3) | st.sampled_from(['"a"', '"é"@5', "5"]))),
+        st.dictionaries(wires, st.dictionaries(st.sampled_from(["", "5"]), foreign)),
+        st.dictionaries(wires, st.lists(foreign, max_size=2)),
+        st.dictionaries(wires, st.text(max_size=3)),
+    )
+)
+def test_a_foreign_document_is_read_within_the_types_or_is_unreadable(contents: Contents) -> None:
+    for field in NOTE.fields:
+        try:
+            value = read(NOTE, contents, [field])[field.name]
+        except DocumentUnreadable:
+            continue
+        if field.kind is Kind.SET:
+            assert all(type(element) is str for element in value)
+        elif value is not None:
+            assert NOTE.validate_value(field.name, value) == value or field.kind is Kind.COUNTER
+    for name in ("title", "due_at", "settings.a", "settings.a.b"):
+        conflicts(NOTE, contents, name)
+    operations_by_anyone = {
+        "settings": {"a": {"b": 1}},
+        "tags": {"a"},
+        "body": "x",
+        "remarks": [Remark(author="x")],
+    }
+    operations(NOTE, contents, operations_by_anyone)
 
 
 def test_items_and_elements_that_rows_cannot_hold_are_unreadable() -> None:

@@ -70,7 +70,11 @@ def test_a_renamed_snapshot_is_accepted_and_goes_back_to_the_same_bytes(
 
 def test_a_client_that_does_not_occur_changes_nothing() -> None:
     document = Document(client=OTHER)
-    edits = [InsertText("body", 0, "x"), DeleteText("body", 0, 1), SetRegister("updatedAt", b"\x01")]
+    edits: list[Operation] = [
+        InsertText("body", 0, "x"),
+        DeleteText("body", 0, 1),
+        SetRegister("updatedAt", b"\x01"),
+    ]
     update, checked = document.edit(edits, reading=1 << 60)
     assert rename_client(update, OLD, NEW) == update
     assert check_update(update, client=OTHER, index=None).end == checked.end

@@ -39,7 +39,7 @@ from tests.client_sdk.device import KEY, check_laws
 from tests.client_sdk.records import Note, Tag
 from tests.journeys.afterwards import check_equal, check_log, check_quiet, check_served, settle
 from tests.journeys.live import LiveServer, eventually
-from tests.journeys.work import SHARED, Held, Work, held_by_title, tokens_of
+from tests.journeys.work import SHARED, Held, Work, held_by_title, ids_of, tokens_of
 from tests.journeys.writers import writer_on
 from tests.journeys.writing import Doubt, Life, Step
 from tests.postgres import fast_folder
@@ -96,7 +96,13 @@ class Mortal:
         pause_s = chance.choice([0.0, 0.002, 0.01])
         began = time.perf_counter()
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.journeys.writing", stdin=PIPE, stdout=PIPE, limit=_LINE_BYTES_MAX
+            sys.executable,
+            "-m",
+            "tests.journeys.writing",
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            limit=_LINE_BYTES_MAX,
         )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -114,16 +120,16 @@ class Mortal:
                     async with asyncio.timeout(chance.uniform(0.02, 1.2)):
                         while line := await process.stdout.readline():
                             self._hear(line)
-            assert process.returncode is None, f"the device ended by itself: {process.returncode}"
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
-            told, _ = await process.communicate()
+            told, complaint = await process.communicate()
         if not is_young:
             for line in told.splitlines(keepends=True):
                 if line.endswith(b"\n"):
                     self._hear(line)
-        assert process.returncode == -signal.SIGKILL, f"the device ended by itself: {process.returncode}"
+        assert process.returncode == -signal.SIGKILL, process.returncode
+        assert not complaint, f"the device had something to say: {complaint.decode()}"
         self._report.kills += 1
 
     def _hear(self, line: bytes) -> None:
@@ -151,7 +157,7 @@ class Mortal:
                 assert not still, f"without {doubt}: {problem}; with it: {still}"
             else:
                 assert not problem, f"a write that had returned is lost: {problem}"
-            work.learn(found)
+            work.learn(ids_of(found))
             work.begun += 100  # names of what was in doubt are not given again
         tokens = {token for token in tokens_of(found[SHARED]) if token.startswith("a")}
         assert self.met <= tokens <= self.met | self.maybe_met, "what met in the shared record is lost"

@@ -27,6 +27,15 @@ __all__ = ["LiveServer", "eventually", "free_port"]
 
 _START_S_MAX: Final = 60.0
 _STOP_S_MAX: Final = 30.0
+#: asyncio's, warnings', `sys.unraisablehook`'s, and the command's own last words.
+_SIGNS: Final = (
+    "never retrieved",
+    "never awaited",
+    "Exception in callback",
+    "Exception ignored",
+    "Warning:",
+    "pjais-server: ",
+)
 _PROGRAM: Final = "from server.cli import main; main()"
 
 
@@ -123,9 +132,9 @@ class LiveServer:
         return [msgspec.json.decode(line) for line in lines if line.startswith("{")]
 
     def problems(self) -> list[dict[str, Any]]:
-        """Return what it logged as an error, and what it wrote without logging it: a traceback, a warning."""
+        """Return what it logged as an error, and what Python says of errors that nobody took."""
         lines = self._log.read_text().splitlines()
-        found = [{"event": line} for line in lines if not line.startswith("{")]
+        found = [{"event": line} for line in lines if any(sign in line for sign in _SIGNS)]
         return found + [line for line in self.log() if line["level"] in {"error", "critical"}]
 
 

@@ -18,7 +18,8 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 @pytest.fixture
 def url(cluster_folder: Path) -> Iterator[str]:
     """Start a server with a Postgres of its own, as `make serve` does."""
-    command = [str(Path(sys.executable).with_name("pjais-server")), "serve", "--port", "0", "--data", str(cluster_folder)]
+    program = Path(sys.executable).with_name("pjais-server")
+    command = [str(program), "serve", "--port", "0", "--data", str(cluster_folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()

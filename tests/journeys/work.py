@@ -12,6 +12,7 @@ and a line to a list, so that afterwards the three must agree, whoever died in b
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,7 +20,7 @@ from typing import Any, Final
 from client_sdk import Client, Text
 from tests.client_sdk.records import Line, Note
 
-__all__ = ["SHARED", "Held", "Operation", "Work", "held_by_title", "perform", "tokens_of"]
+__all__ = ["SHARED", "Held", "Operation", "Work", "held_by_title", "ids_of", "perform", "tokens_of"]
 
 Operation = dict[str, Any]
 
@@ -128,7 +129,7 @@ class Work:
 
     def _edit(self, chance: random.Random, title: str) -> Operation:
         held = self.records[title]
-        deleted = [title for title, held in self.records.items() if held.is_deleted]
+        deleted = [title for title, held in self.records.items() if held.is_deleted and held.id]
         at = chance.randrange(len(held.body) + 1)
         edits: list[Operation] = [
             {"do": "update", "importance": chance.randrange(100)},
@@ -162,11 +163,10 @@ class Work:
                 return f"{title} is {other} and not {mine}"
         return ""
 
-    def learn(self, found: dict[str, Held]) -> None:
-        """Take over the ids that the device gave."""
+    def learn(self, ids: Mapping[str, str]) -> None:
+        """Take over the ids, by title, that the device gave."""
         for title, held in self.records.items():
-            if title in found:
-                held.id = found[title].id
+            held.id = ids.get(title, held.id)
 
 
 async def perform(client: Client, operation: Operation, ids: dict[str, str]) -> None:
@@ -222,6 +222,11 @@ def _note(one: dict[str, Any]) -> Note:
 async def held_by_title(client: Client) -> dict[str, Held]:
     """Return what a device shows, by title."""
     return {note.title: Held.of(note) for note in await client.collection(Note).all()}
+
+
+def ids_of(found: Mapping[str, Held]) -> dict[str, str]:
+    """Return ids by title."""
+    return {title: held.id for title, held in found.items()}
 
 
 def tokens_of(shared: Held) -> set[str]:

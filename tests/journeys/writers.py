@@ -15,7 +15,7 @@ from tests.client_sdk.device import KEY
 from tests.client_sdk.records import Note, Tag
 from tests.journeys.afterwards import Acknowledged
 from tests.journeys.live import eventually
-from tests.journeys.work import SHARED, Work, held_by_title, perform
+from tests.journeys.work import SHARED, Work, perform
 
 __all__ = ["Writer", "writer_on"]
 
@@ -46,7 +46,6 @@ class Writer:
         self._is_ending = True
         if self._task is not None:
             await self._task
-        self.work.learn(await held_by_title(self.client))
 
     async def progress(self) -> None:
         """Wait until an update is acknowledged that was not when this was asked."""
@@ -62,6 +61,7 @@ class Writer:
             operation = self.work.choose(self._chance)
             await perform(self.client, operation, ids)
             self.work.apply(operation)
+            self.work.learn(ids)
             self.met |= {token for token in [operation.get("token")] if token}
             self.writes += 1
             await asyncio.sleep(self._chance.random() * pause_s)

@@ -19,7 +19,7 @@ import client_sdk
 from client_sdk import Client
 from tests.client_sdk.device import KEY
 from tests.client_sdk.records import Note, Tag
-from tests.journeys.work import SHARED, Held, Work, held_by_title, perform
+from tests.journeys.work import SHARED, Held, Work, held_by_title, ids_of, perform
 
 __all__ = ["Doubt", "Life", "Step", "main"]
 
@@ -68,7 +68,7 @@ async def live(life: Life) -> None:
 
 async def write(client: Client, work: Work, chance: random.Random, pause_s: float) -> None:
     """Write without end."""
-    ids = {title: held.id for title, held in work.records.items()}
+    ids = ids_of(work.records)
     shared = await client.collection(Note).where(title=SHARED).first()
     assert shared is not None
     ids[SHARED] = shared.id
@@ -78,6 +78,7 @@ async def write(client: Client, work: Work, chance: random.Random, pause_s: floa
         await perform(client, operation, ids)
         tell(Step(done=work.writer))
         work.apply(operation)
+        work.learn(ids)
         await asyncio.sleep(chance.random() * pause_s)
 
 

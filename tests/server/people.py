@@ -59,7 +59,9 @@ class Device:
 
 async def enrolled(database: Database, *, beside: Device | None = None) -> Device:
     """Enrol a device: in a new account and space, or beside another."""
-    account, space, device = (beside.account, beside.space, uuid4()) if beside else (uuid4(), uuid4(), uuid4())
+    account, space, device = (
+        (beside.account, beside.space, uuid4()) if beside else (uuid4(), uuid4(), uuid4())
+    )
     now = datetime.now(UTC)
 
     async def work(connection: Connection) -> str:
@@ -82,7 +84,8 @@ def creation(client: int, **values: object) -> bytes:
 def edits(client: int, number: int, *, start: int = 0, size: int = 20) -> list[wire.Edit]:
     """So many records created by a client."""
     return [
-        wire.Edit("notes", f"{client}-{n}", creation(client, title="x" * size)) for n in range(start, start + number)
+        wire.Edit("notes", f"{client}-{n}", creation(client, title="x" * size))
+        for n in range(start, start + number)
     ]
 
 
@@ -117,7 +120,9 @@ async def meeting_of(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def hello(device: Device, *, position: int = 0, generation: str = "", protocol: int = wire.PROTOCOL) -> wire.Hello:
+def hello(
+    device: Device, *, position: int = 0, generation: str = "", protocol: int = wire.PROTOCOL
+) -> wire.Hello:
     cursors = [wire.Cursor(str(device.space), generation, position)]
     return wire.Hello(
         protocol, device.token, str(device.device), device.incarnation, device.client, cursors, now_ms=0
@@ -137,11 +142,15 @@ async def materialized(database: Database, device: Device, documents: dict[str, 
             "INSERT INTO documents (space_id, collection, record_id, position, snapshot, clocks, digest, value) "
             "VALUES ($1, 'notes', $2, $3, $4, '', decode(repeat('00', 16), 'hex'), '{\"title\": \"x\"}') "
             "ON CONFLICT (space_id, collection, record_id) DO UPDATE SET position = $3, snapshot = $4",
-            [(device.space, record, position, snapshot) for record, (position, snapshot) in documents.items()],
+            [
+                (device.space, record, position, snapshot)
+                for record, (position, snapshot) in documents.items()
+            ],
         )
         await connection.execute(
             "INSERT INTO materializations (space_id, position, records) "
-            "SELECT space_id, head, (SELECT count(*) FROM documents WHERE space_id = $1) FROM spaces WHERE space_id = $1 "
+            "SELECT space_id, head, (SELECT count(*) FROM documents WHERE space_id = $1) FROM spaces "
+            "WHERE space_id = $1 "
             "ON CONFLICT (space_id) DO UPDATE SET position = excluded.position, records = excluded.records",
             device.space,
         )

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Self
 from uuid import UUID
 
 import httpx
@@ -20,7 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from crdt import wire
 from server.app import create_app
 from server.settings import Settings
-from tests.server.people import Device, hello
+from tests.server.people import Device, eventually, hello
 
 __all__ = ["Key", "Running", "opened", "running_app", "speaking", "text"]
 
@@ -73,9 +74,16 @@ class Running:
         return self.device(answer)
 
     async def invite(self, device: Device, invitation: bytes, proof: Key, **more: object) -> httpx.Response:
-        body = {"invitation": text(invitation), "proofKey": text(proof.public), "sealed": text(b"sealed key"), **more}
+        body = {
+            "invitation": text(invitation),
+            "proofKey": text(proof.public),
+            "sealed": text(b"sealed key"),
+            **more,
+        }
         return await self.http.post(
-            f"/v1/spaces/{device.space}/invitations", json=body, headers={"Authorization": f"Bearer {device.token}"}
+            f"/v1/spaces/{device.space}/invitations",
+            json=body,
+            headers={"Authorization": f"Bearer {device.token}"},
         )
 
     async def join(self, invitation: bytes, proof: Key, key: Key) -> httpx.Response:
@@ -106,10 +114,17 @@ async def running_app(
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> AsyncIterator[Running]:
     """Serve the application with uvicorn, in this loop."""
-    app = create_app(settings.model_copy(update={"database_url": SecretStr(database_url)}), folds=folds, now=now)
+    app = create_app(
+        settings.model_copy(update={"database_url": SecretStr(database_url)}), folds=folds, now=now
+    )
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, lifespan="off", ws="websockets-sansio", log_config=None, timeout_graceful_shutdown=2, ws_ping_interval=None
+        app,
+        lifespan="off",
+        ws="websockets-sansio",
+        log_config=None,
+        timeout_graceful_shutdown=2,
+        ws_ping_interval=None,
     )
     server = uvicorn.Server(config)
     is_open = asyncio.Event()
@@ -118,8 +133,7 @@ async def running_app(
         """The application opens and closes in one task, and a fixture's two halves run in two."""
         async with app.lifespan():
             serving = asyncio.create_task(server._serve(sockets=[listener]))
-            while not server.started and not serving.done():
-                await asyncio.sleep(0.001)
+            await eventually(lambda: server.started or serving.done())
             is_open.set()
             await serving
 
@@ -148,8 +162,10 @@ class speaking:  # noqa: N801 - reads as a verb: `async with speaking(running, d
         self.socket: ClientConnection
         self.welcome: wire.FromServer | None = None
 
-    async def __aenter__(self) -> speaking:
-        self.socket = await connect(self._running.sync_url, max_size=None, compression=None, ping_interval=None)
+    async def __aenter__(self) -> Self:
+        self.socket = await connect(
+            self._running.sync_url, max_size=None, compression=None, ping_interval=None
+        )
         if self._greet:
             await self.send(hello(self._device, position=self._position))
             self.welcome = await self.next()

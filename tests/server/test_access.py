@@ -25,7 +25,12 @@ async def test_a_token_says_whose_it_is_until_it_ends_or_its_device_is_revoked(d
     async with database.connection() as connection:
         caller = await access.caller_of(connection, device.token, now=now)
         assert caller == access.Caller(device.account, device.device)
-        for token, time in [("", now), (device.token + "x", now), ("\ud800", now), (device.token, now + timedelta(hours=2))]:
+        for token, time in [
+            ("", now),
+            (device.token + "x", now),
+            ("\ud800", now),
+            (device.token, now + timedelta(hours=2)),
+        ]:
             with pytest.raises(Unauthorized):
                 await access.caller_of(connection, token, now=time)
         await connection.execute("UPDATE devices SET revoked_at = now()")
@@ -90,7 +95,9 @@ async def test_a_strangers_space_and_one_that_does_not_exist_are_told_alike(
             assert isinstance(answer, wire.Failure)
             assert answer.code == "not_in_space"
     async with database.connection() as connection:
-        assert await connection.fetchval("SELECT count(*) FROM log WHERE device_id = $1", stranger.device) == 0
+        assert (
+            await connection.fetchval("SELECT count(*) FROM log WHERE device_id = $1", stranger.device) == 0
+        )
         assert await connection.fetchval("SELECT count(*) FROM invitations") == 0
 
 

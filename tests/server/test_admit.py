@@ -33,7 +33,7 @@ from server.errors import (
 )
 from server.session import Meeting
 from server.settings import Settings
-from tests.server.people import Device, Document, creation, edits, enrolled, meeting_of
+from tests.server.people import Device, Document, creation, edits, enrolled, eventually, meeting_of
 
 __all__: list[str] = []
 
@@ -91,7 +91,10 @@ def test_an_update_that_follows_a_missing_one_is_a_gap_and_one_that_repeats_is_n
     push = checked(device, device.push(1, [first, third, second, second, third]))
     decision = decide(push, through=0, known={}, fresh={})
     assert [taken.n for taken in decision.taken] == [1, 3, 5]
-    assert [(refused.refusal.n, refused.refusal.code) for refused in decision.refused] == [(2, "gap"), (4, "repeat")]
+    assert [(refused.refusal.n, refused.refusal.code) for refused in decision.refused] == [
+        (2, "gap"),
+        (4, "repeat"),
+    ]
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.integers(0, 30))
@@ -202,7 +205,9 @@ async def test_positions_are_without_gaps_whoever_pushes(meeting: Meeting, serve
                 push = device.push(number * 5 + 1, edits(device.client, 5, start=number * 5))
                 assert not (await rooms.admit.push(device.device, push)).refusals
 
-        await asyncio.gather(*(write(d, rooms) for d, rooms in zip(writers, [meeting, elsewhere] * 4, strict=True)))
+        await asyncio.gather(
+            *(write(d, rooms) for d, rooms in zip(writers, [meeting, elsewhere] * 4, strict=True))
+        )
     rows = await log_of(meeting.database, first)
     assert [position for position, _, _ in rows] == list(range(1, 401))
     for device in writers:
@@ -216,14 +221,20 @@ async def test_a_client_id_belongs_to_one_incarnation_of_one_device_in_a_space(m
     stranger = await enrolled(meeting.database)
     await meeting.admit.push(owner.device, owner.push(1, edits(owner.client, 1)))
     for thief in (other, owner.reopened()):
-        push = wire.Push(str(thief.space), thief.incarnation, owner.client, 1, edits(owner.client, 1, start=9))
+        push = wire.Push(
+            str(thief.space), thief.incarnation, owner.client, 1, edits(owner.client, 1, start=9)
+        )
         with pytest.raises(ClientIdTaken):
             await meeting.admit.push(thief.device, push)
-    in_another_space = wire.Push(str(stranger.space), stranger.incarnation, owner.client, 1, edits(owner.client, 1))
+    in_another_space = wire.Push(
+        str(stranger.space), stranger.incarnation, owner.client, 1, edits(owner.client, 1)
+    )
     assert (await meeting.admit.push(stranger.device, in_another_space)).through == 1
 
 
-async def test_two_devices_that_claim_one_client_id_in_one_commit_do_not_both_get_it(meeting: Meeting) -> None:
+async def test_two_devices_that_claim_one_client_id_in_one_commit_do_not_both_get_it(
+    meeting: Meeting,
+) -> None:
     owner = await enrolled(meeting.database)
     other = await enrolled(meeting.database, beside=owner)
     thief = wire.Push(str(other.space), other.incarnation, owner.client, 1, edits(owner.client, 1, start=9))
@@ -238,12 +249,16 @@ async def test_two_devices_that_claim_one_client_id_in_one_commit_do_not_both_ge
 async def test_an_incarnation_keeps_its_client_id(meeting: Meeting) -> None:
     device = await enrolled(meeting.database)
     await meeting.admit.push(device.device, device.push(1, edits(device.client, 1)))
-    changed = wire.Push(str(device.space), device.incarnation, device.client + 1, 2, edits(device.client + 1, 1))
+    changed = wire.Push(
+        str(device.space), device.incarnation, device.client + 1, 2, edits(device.client + 1, 1)
+    )
     with pytest.raises(MalformedMessage):
         await meeting.admit.push(device.device, changed)
 
 
-async def test_pending_updates_of_an_earlier_incarnation_are_taken_under_its_own_client_id(meeting: Meeting) -> None:
+async def test_pending_updates_of_an_earlier_incarnation_are_taken_under_its_own_client_id(
+    meeting: Meeting,
+) -> None:
     before = await enrolled(meeting.database)
     now = before.reopened()
     await meeting.admit.push(now.device, before.push(1, edits(before.client, 2)))
@@ -253,7 +268,9 @@ async def test_pending_updates_of_an_earlier_incarnation_are_taken_under_its_own
 
 async def test_who_is_no_member_or_was_revoked_writes_nothing(meeting: Meeting) -> None:
     device, stranger = await enrolled(meeting.database), await enrolled(meeting.database)
-    crossing = wire.Push(str(device.space), stranger.incarnation, stranger.client, 1, edits(stranger.client, 1))
+    crossing = wire.Push(
+        str(device.space), stranger.incarnation, stranger.client, 1, edits(stranger.client, 1)
+    )
     with pytest.raises(NotInSpace):
         await meeting.admit.push(stranger.device, crossing)
     with pytest.raises(NotInSpace):
@@ -303,7 +320,7 @@ async def test_a_lost_connection_fails_the_push_and_its_repeat_is_written_once(
     push = device.push(1, [*edits(device.client, 2), wire.Edit("notes", "bad", b"nonsense")])
 
     class Lost(asyncpg.transaction.Transaction):
-        async def __aexit__(self, *error: Any) -> None:
+        async def __aexit__(self, *error: object) -> None:
             await super().__aexit__(*error)
             raise ConnectionResetError("the answer to COMMIT was lost")
 
@@ -378,7 +395,9 @@ async def test_a_space_that_is_held_elsewhere_does_not_stop_the_others(meeting: 
     async with meeting.database.connection() as connection:
         async with connection.transaction():
             await connection.execute("SELECT FROM spaces WHERE space_id = $1 FOR UPDATE", held.space)
-            waiting = asyncio.create_task(meeting.admit.push(held.device, held.push(1, edits(held.client, 1))))
+            waiting = asyncio.create_task(
+                meeting.admit.push(held.device, held.push(1, edits(held.client, 1)))
+            )
             for number in range(1, 6):
                 await meeting.admit.push(free.device, free.push(number, edits(free.client, 1, start=number)))
             assert not waiting.done()
@@ -394,8 +413,7 @@ async def test_what_waits_when_the_server_stops_is_told_to_come_again(
     async with database.connection() as connection, connection.transaction():
         await connection.execute("SELECT FROM spaces WHERE space_id = $1 FOR UPDATE", device.space)
         push = asyncio.create_task(admit.push(device.device, device.push(1, edits(device.client, 1))))
-        while not admit._held_spaces:
-            await asyncio.sleep(0)
+        await eventually(lambda: bool(admit._held_spaces))
         running.cancel()
         with pytest.raises(DatabaseUnavailable):
             await push
@@ -417,7 +435,9 @@ async def test_many_sessions_share_few_commits(meeting: Meeting, monkeypatch: py
 
     async def write(device: Device) -> None:
         futures: list[asyncio.Future[Any]] = [
-            await meeting.admit.submit(device.device, device.space, device.push(n, edits(device.client, 1, start=n)))
+            await meeting.admit.submit(
+                device.device, device.space, device.push(n, edits(device.client, 1, start=n))
+            )
             for n in range(1, 11)
         ]
         await asyncio.gather(*futures)
@@ -426,4 +446,6 @@ async def test_many_sessions_share_few_commits(meeting: Meeting, monkeypatch: py
     assert sum(sizes) == 200
     assert len(sizes) < 20, "a commit takes whatever waits"
     for device in devices:
-        assert [after - before for (before, *_), (after, *_) in pairwise(await log_of(meeting.database, device))] == [1] * 9
+        assert [
+            after - before for (before, *_), (after, *_) in pairwise(await log_of(meeting.database, device))
+        ] == [1] * 9

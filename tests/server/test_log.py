@@ -17,9 +17,21 @@ from tests.postgres import run
 __all__: list[str] = []
 
 
-def row(space: UUID, position: int, *, size: int = 10, device: UUID | None = None, incarnation: int = 1) -> LogRow:
+def row(
+    space: UUID, position: int, *, size: int = 10, device: UUID | None = None, incarnation: int = 1
+) -> LogRow:
     return LogRow(
-        space, position, "notes", f"r{position}", device or UUID(int=7), incarnation, position, 77, 0, 1, bytes(size)
+        space,
+        position,
+        "notes",
+        f"r{position}",
+        device or UUID(int=7),
+        incarnation,
+        position,
+        77,
+        0,
+        1,
+        bytes(size),
     )
 
 
@@ -30,7 +42,9 @@ async def test_what_was_appended_is_read_in_order_and_of_this_space_only(databas
         await append(connection, [])
         part = await read_after(connection, space, 1, head=3)
     assert part.through == 3
-    assert part.entries == [wire.Entry(position, "notes", f"r{position}", 77, bytes(10)) for position in (2, 3)]
+    assert part.entries == [
+        wire.Entry(position, "notes", f"r{position}", 77, bytes(10)) for position in (2, 3)
+    ]
 
 
 async def test_one_position_is_given_once(database: Database) -> None:
@@ -41,7 +55,9 @@ async def test_one_position_is_given_once(database: Database) -> None:
             await append(connection, [row(space, 1)])
 
 
-async def test_entries_of_one_incarnation_are_left_out_and_their_positions_covered(database: Database) -> None:
+async def test_entries_of_one_incarnation_are_left_out_and_their_positions_covered(
+    database: Database,
+) -> None:
     space, device = uuid4(), uuid4()
     rows = [row(space, n, device=device, incarnation=1 + n % 2) for n in range(1, 8)]
     async with database.connection() as connection:
@@ -67,7 +83,12 @@ def test_pages_cover_the_log_without_gaps_whatever_the_bounds(
             await append(connection, [row(space, n, size=size) for n, size in enumerate(sizes, 1)])
             while after < len(sizes):
                 part = await read_after(
-                    connection, space, after, head=len(sizes), entries_max=entries_max, bytes_target=bytes_target
+                    connection,
+                    space,
+                    after,
+                    head=len(sizes),
+                    entries_max=entries_max,
+                    bytes_target=bytes_target,
                 )
                 assert part.entries or part.through == len(sizes)
                 assert len(part.entries) <= entries_max

@@ -36,6 +36,7 @@ from server.materialize.fold import Outcome, Update, Work, fold_creation, fold_r
 from server.materialize.folding import Folding, WorkerFailed
 from server.materialize.follow import Follower
 from server.materialize.view import JSON_BYTES_MAX, json_of
+from server.materialize.worker import outcome_of
 from server.notify import HEADS, MATERIALIZED, read_notices, tell
 from server.settings import Settings, load_settings
 from tests.crdt.histories import History
@@ -447,10 +448,19 @@ async def test_a_worker_that_cannot_start_says_nothing_about_a_record() -> None:
     assert folding.pid is None
 
 
-async def test_a_cancelled_fold_leaves_no_worker_that_would_answer_the_next(folding: Folding) -> None:
-    await folding.fold([edited("warm", 1)])
+async def test_a_cancelled_fold_leaves_no_worker_that_would_answer_the_next(
+    folding: Folding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = 0
+
+    def counted(data: bytes) -> Outcome:
+        nonlocal answers
+        answers += 1
+        return outcome_of(data)
+
+    monkeypatch.setattr("server.materialize.folding.outcome_of", counted)
     task = asyncio.create_task(folding.fold([edited(f"{number}", number + 1) for number in range(2_000)]))
-    await eventually(lambda: folding._is_fresh is False)
+    await eventually(lambda: answers > 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

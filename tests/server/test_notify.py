@@ -50,8 +50,8 @@ async def running(database: Database, *, compare_interval_s: float = 60.0) -> As
 async def end_connections(database: Database, kind: str) -> None:
     async with database.connection() as connection:
         await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE $1 AND pid <> pg_backend_pid()"
-            " AND datname = current_database()",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name LIKE $1 AND pid <> pg_backend_pid() AND datname = current_database()",
             kind,
         )
 
@@ -127,7 +127,9 @@ async def test_a_lost_notice_is_found_by_comparing_heads(database: Database) -> 
         notify.watch(device.space, ears)
         async with database.connection() as connection:
             await connection.execute("UPDATE spaces SET head = 9")
-            await connection.execute("INSERT INTO materializations (space_id, position) VALUES ($1, 4)", device.space)
+            await connection.execute(
+                "INSERT INTO materializations (space_id, position) VALUES ($1, 4)", device.space
+            )
         await eventually(lambda: 9 in ears.heads and 4 in ears.materialized)
 
 
@@ -147,4 +149,6 @@ async def test_both_connections_come_back_and_find_what_happened_meanwhile(datab
 
 @given(st.text())
 def test_a_payload_of_a_stranger_is_no_error(payload: str) -> None:
-    assert list(read_notices(payload)) == [] or all(isinstance(number, int) for _, number in read_notices(payload))
+    assert list(read_notices(payload)) == [] or all(
+        isinstance(number, int) for _, number in read_notices(payload)
+    )

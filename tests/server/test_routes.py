@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +19,7 @@ from server.database import Database
 from server.routes import live
 from server.routes.live import Socket
 from server.settings import Settings
-from tests.server.people import edits, enrolled, eventually, hello, materialized
+from tests.server.people import creation, edits, enrolled, eventually, hello, materialized
 from tests.server.serving import Key, Running, opened, running_app, speaking, text
 
 __all__: list[str] = []
@@ -59,9 +61,9 @@ def code(answer: Any) -> tuple[int, str]:
 
 async def test_a_device_registers_with_its_key_and_its_token_opens_its_space(running: Running) -> None:
     device = await running.register(Key())
-    async with speaking(running, device) as socket:
-        assert isinstance(socket.welcome, wire.Welcome)
-        assert socket.welcome.spaces[0].space == str(device.space)
+    async with speaking(running, device) as line:
+        assert isinstance(line.welcome, wire.Welcome)
+        assert line.welcome.spaces[0].space == str(device.space)
 
 
 async def test_a_challenge_is_used_once(running: Running) -> None:
@@ -138,8 +140,8 @@ async def test_an_invitation_lets_one_device_in_and_gives_it_the_sealed_key(runn
     device = running.device(joined)
     assert (device.space, device.account) == (first.space, first.account)
     assert code(await running.join(invitation, proof, Key())) == (409, "invitation_used")
-    async with speaking(running, device) as socket:
-        assert isinstance(socket.welcome, wire.Welcome)
+    async with speaking(running, device) as line:
+        assert isinstance(line.welcome, wire.Welcome)
 
 
 async def test_a_device_whose_answer_was_lost_joins_again_as_the_same(running: Running) -> None:
@@ -150,7 +152,9 @@ async def test_a_device_whose_answer_was_lost_joins_again_as_the_same(running: R
     assert once.device == again.device
 
 
-async def test_an_invitation_ends_after_ten_minutes_or_earlier_if_so_asked(running: Running, clock: Clock) -> None:
+async def test_an_invitation_ends_after_ten_minutes_or_earlier_if_so_asked(
+    running: Running, clock: Clock
+) -> None:
     first = await running.register(Key())
     now_ms = int(clock().timestamp() * 1000)
     for number, asked, lasts_s in [(1, None, 600), (2, now_ms + 60_000, 60), (3, now_ms + 9_999_999, 600)]:
@@ -182,7 +186,9 @@ async def test_records_are_read_as_json_page_by_page(running: Running, database:
     found: list[str] = []
     after: str | None = ""
     while after is not None:
-        page = await running.http.get(route, params={"collection": "notes", "after": after, "limit": 2}, headers=bearer)
+        page = await running.http.get(
+            route, params={"collection": "notes", "after": after, "limit": 2}, headers=bearer
+        )
         assert page.status_code == 200, page.text
         found += [record["id"] for record in page.json()["records"]]
         assert page.json()["records"][0]["value"] == {"title": "x"}
@@ -200,7 +206,12 @@ async def test_records_are_read_as_json_page_by_page(running: Running, database:
         ("POST", "/v1/register", b"{}", (400, "malformed")),
         ("POST", "/v1/register", b'{"publicKey": 1, "nonce": "", "signature": ""}', (400, "malformed")),
         ("POST", "/v1/register", b'{"publicKey": "!", "nonce": "", "signature": ""}', (400, "malformed")),
-        ("POST", "/v1/register", b'{"publicKey": "AA", "nonce": "AA", "signature": "AA"}', (401, "unauthorized")),
+        (
+            "POST",
+            "/v1/register",
+            b'{"publicKey": "AA", "nonce": "AA", "signature": "AA"}',
+            (401, "unauthorized"),
+        ),
         ("POST", "/v1/tokens", b'{"device": "x", "nonce": "", "signature": ""}', (400, "malformed")),
         ("POST", "/v1/register", b'"' + b"x" * 100_000 + b'"', (413, "too_large")),
         ("GET", "/v1/register", b"", (405, "no_such_method")),
@@ -211,13 +222,17 @@ async def test_records_are_read_as_json_page_by_page(running: Running, database:
 async def test_every_error_has_a_code_and_a_message(
     running: Running, method: str, path: str, body: bytes, expected: tuple[int, str]
 ) -> None:
-    answer = await running.http.request(method, path, content=body, headers={"Content-Type": "application/json"})
+    answer = await running.http.request(
+        method, path, content=body, headers={"Content-Type": "application/json"}
+    )
     assert code(answer) == expected
 
 
 async def test_the_schema_of_the_http_part_is_published(running: Running) -> None:
     schema = (await running.http.get("/schema/openapi.json")).json()
-    assert {"/v1/register", "/v1/join", "/v1/tokens", "/v1/challenges", "/health", "/ready"} <= set(schema["paths"])
+    assert {"/v1/register", "/v1/join", "/v1/tokens", "/v1/challenges", "/health", "/ready"} <= set(
+        schema["paths"]
+    )
     assert "publicKey" in str(schema["components"]["schemas"])
 
 
@@ -225,7 +240,11 @@ async def test_the_schema_of_the_http_part_is_published(running: Running) -> Non
 
 
 async def test_a_push_is_acknowledged_and_reaches_the_other_device(running: Running) -> None:
-    async with opened(running) as (one, two), speaking(running, one) as first, speaking(running, two) as second:
+    async with (
+        opened(running) as (one, two),
+        speaking(running, one) as first,
+        speaking(running, two) as second,
+    ):
         await first.send(one.push(1, edits(one.client, 3)))
         answers = {type(message): message for message in (await first.next(), await first.next())}
         assert answers[wire.Ack] == wire.Ack(str(one.space), one.incarnation, 3, [])
@@ -236,16 +255,16 @@ async def test_a_push_is_acknowledged_and_reaches_the_other_device(running: Runn
 
 async def test_many_pushes_without_waiting_are_acknowledged_in_order(running: Running) -> None:
     device = await running.register(Key())
-    async with speaking(running, device) as socket:
+    async with speaking(running, device) as line:
         for number in range(1, 101):
-            await socket.send(device.push(number, edits(device.client, 1, start=number)))
+            await line.send(device.push(number, edits(device.client, 1, start=number)))
         acks: list[int] = []
         while len(acks) < 100:
-            message = await socket.next()
+            message = await line.next()
             if isinstance(message, wire.Ack):
                 acks.append(message.through)
             elif isinstance(message, wire.Page):
-                await socket.send(wire.Received(str(device.space), message.through))
+                await line.send(wire.Received(str(device.space), message.through))
         assert acks == list(range(1, 101))
 
 
@@ -254,35 +273,35 @@ async def test_a_bad_frame_gets_a_typed_failure_and_the_end_of_its_session_alone
     running: Running, frame: bytes | str
 ) -> None:
     async with opened(running) as (one, two), speaking(running, two) as bystander:
-        async with speaking(running, one) as socket:
-            await socket.socket.send(frame)
-            answer = await socket.next()
+        async with speaking(running, one) as line:
+            await line.socket.send(frame)
+            answer = await line.next()
             assert isinstance(answer, wire.Failure)
             assert answer.code == "malformed"
             with pytest.raises(ConnectionClosed):
-                await socket.next()
+                await line.next()
         await bystander.send(two.push(1, edits(two.client, 1)))
         assert isinstance(await bystander.next(), wire.Ack)
 
 
 async def test_a_failure_comes_after_the_answers_to_earlier_frames(running: Running) -> None:
     device = await running.register(Key())
-    async with speaking(running, device) as socket:
-        await socket.send(device.push(1, edits(device.client, 2)))
-        await socket.send(device.push(99, edits(device.client, 1)))
+    async with speaking(running, device) as line:
+        await line.send(device.push(1, edits(device.client, 2)))
+        await line.send(device.push(99, edits(device.client, 1)))
         messages: list[wire.FromServer] = []
         with pytest.raises(ConnectionClosed):
             while True:
-                messages.append(await socket.next())
+                messages.append(await line.next())
     kinds = [type(message) for message in messages if not isinstance(message, wire.Page)]
     assert kinds == [wire.Ack, wire.Failure]
 
 
 async def test_who_says_no_hello_is_cut_off(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "_HELLO_TIMEOUT_S", 0.05)
-    async with connect(running.sync_url) as socket:
+    async with connect(running.sync_url) as line:
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(socket.recv(), 10)
+            await asyncio.wait_for(line.recv(), 10)
 
 
 async def test_a_device_that_does_not_read_is_cut_off_and_delays_nobody(
@@ -298,41 +317,34 @@ async def test_a_device_that_does_not_read_is_cut_off_and_delays_nobody(
             ended.set()
 
     monkeypatch.setattr(Socket, "run", watched)
-    async with opened(running) as (slow, quick):
-        async with speaking(running, quick) as writer:
-            number = 1
-            stuck = await connect(running.sync_url, compression=None, ping_interval=None, max_queue=1)
-            await stuck.send(wire.encode(hello(slow)))
-            assert await stuck.recv()
-            stuck.transport.pause_reading()
-            async with asyncio.timeout(60):
-                while not ended.is_set():
-                    # Each page is about a megabyte that does not compress; the window is three of them.
-                    large = [wire.Edit("notes", f"{number}-{n}", _noise(quick.client)) for n in range(5)]
-                    await writer.send(quick.push(number, large))
-                    number += 5
-                    while not isinstance(message := await writer.next(), wire.Ack):
-                        assert isinstance(message, wire.Page)
-                        await writer.send(wire.Received(str(quick.space), message.through))
-                    if number > 16:
-                        await asyncio.wait_for(ended.wait(), 30)
-            stuck.transport.abort()
-            await stuck.wait_closed()
-
-
-def _noise(client: int) -> bytes:
-    from os import urandom
-
-    from tests.server.people import creation
-
-    return creation(client, body=urandom(800_000))
+    async with opened(running) as (slow, quick), speaking(running, quick) as writer:
+        narrow = socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2])))
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        stuck = await connect(running.sync_url, sock=narrow, compression=None, ping_interval=None)
+        await stuck.send(wire.encode(hello(slow)))
+        assert await stuck.recv()
+        stuck.transport.pause_reading()
+        for number in range(
+            1, 4
+        ):  # what does not compress, in pages of its own: more than the system buffers
+            large = wire.Edit("notes", f"{number}", creation(quick.client, body=os.urandom(3_900_000)))
+            await writer.send(quick.push(number, [large]))
+            while not isinstance(message := await writer.next(), wire.Ack):
+                assert isinstance(message, wire.Page)
+                await writer.send(wire.Received(str(quick.space), message.through))
+        await asyncio.wait_for(ended.wait(), 30)
+        await writer.send(quick.push(4, edits(quick.client, 1)))
+        stuck.transport.abort()
+        await stuck.wait_closed()
 
 
 async def test_sockets_that_vanish_leave_nothing_behind(running: Running) -> None:
     device = await running.register(Key())
     for _ in range(20):
-        socket = await connect(running.sync_url, compression=None, ping_interval=None)
-        await socket.send(wire.encode(hello(device)))
-        socket.transport.abort()
-        await socket.wait_closed()
-    await eventually(lambda: not [task for task in asyncio.all_tasks() if (task.get_name() or "").startswith("sync:")])
+        vanishing = await connect(running.sync_url, compression=None, ping_interval=None)
+        await vanishing.send(wire.encode(hello(device)))
+        vanishing.transport.abort()
+        await vanishing.wait_closed()
+    await eventually(
+        lambda: not [task for task in asyncio.all_tasks() if (task.get_name() or "").startswith("sync:")]
+    )

@@ -131,7 +131,13 @@ async def test_too_many_spaces_or_one_twice_are_refused(meeting: Meeting) -> Non
 
 def msg_replace(message: wire.Hello, cursors: list[wire.Cursor]) -> wire.Hello:
     return wire.Hello(
-        message.protocol, message.token, message.device, message.incarnation, message.client, cursors, message.now_ms
+        message.protocol,
+        message.token,
+        message.device,
+        message.incarnation,
+        message.client,
+        cursors,
+        message.now_ms,
     )
 
 
@@ -178,7 +184,9 @@ async def test_pushes_of_one_session_may_be_under_way_together_and_stay_in_order
     async with session_of(meeting, device) as session:
         pushes = [device.push(n, edits(device.client, 1, start=n)) for n in range(1, 31)]
         answers = await asyncio.gather(*(received(session, push) for push in pushes))
-        assert [answer[0].through for answer in answers if isinstance(answer[0], wire.Ack)] == list(range(1, 31))
+        assert [answer[0].through for answer in answers if isinstance(answer[0], wire.Ack)] == list(
+            range(1, 31)
+        )
 
 
 async def test_an_earlier_incarnations_updates_are_sent_to_the_device_itself(meeting: Meeting) -> None:
@@ -196,7 +204,9 @@ async def test_a_bad_push_ends_its_session_and_no_other(meeting: Meeting) -> Non
     device = await enrolled(meeting.database)
     other = await enrolled(meeting.database, beside=device)
     async with session_of(meeting, device) as session, session_of(meeting, other) as bystander:
-        assert failure(await received(session, device.push(7, edits(device.client, 1)))).code == "out_of_order"
+        assert (
+            failure(await received(session, device.push(7, edits(device.client, 1)))).code == "out_of_order"
+        )
         assert session.is_over
         assert await session.receive(wire.encode(device.push(1, []))) == []
         (ack,) = await received(bystander, other.push(1, edits(other.client, 1)))
@@ -246,7 +256,9 @@ async def test_pages_are_bounded_in_entries_and_in_bytes(meeting: Meeting) -> No
             assert sum(len(entry.update) for entry in page.entries[:-1]) < PAGE_BYTES_TARGET
 
 
-async def test_no_more_pages_are_sent_than_the_device_has_made_durable_plus_the_window(meeting: Meeting) -> None:
+async def test_no_more_pages_are_sent_than_the_device_has_made_durable_plus_the_window(
+    meeting: Meeting,
+) -> None:
     device = await enrolled(meeting.database)
     writer = await enrolled(meeting.database, beside=device)
     async with session_of(meeting, device) as session:
@@ -270,7 +282,10 @@ async def test_a_slow_device_costs_a_few_numbers(meeting: Meeting) -> None:
             await fill(meeting, writer, 1, first=number)
         (feed,) = session._feeds.values()
         assert (feed.head, feed.sent, len(feed.in_flight)) == (100, 0, 0)
-        assert sum(len(page.entries) for page in await read_all(session, device) if isinstance(page, wire.Page)) == 100
+        assert (
+            sum(len(page.entries) for page in await read_all(session, device) if isinstance(page, wire.Page))
+            == 100
+        )
 
 
 async def test_received_beyond_what_was_sent_is_malformed(meeting: Meeting) -> None:
@@ -286,7 +301,9 @@ async def test_the_cursor_is_written_down_at_the_end_of_the_session(meeting: Mee
     async with session_of(meeting, device) as session:
         await read_all(session, device)
     async with meeting.database.connection() as connection:
-        assert await connection.fetchval("SELECT cursor FROM members WHERE device_id = $1", device.device) == 4
+        assert (
+            await connection.fetchval("SELECT cursor FROM members WHERE device_id = $1", device.device) == 4
+        )
 
 
 # ----------------------------------------------------------------------------------------------------- documents
@@ -316,7 +333,9 @@ async def test_a_device_far_behind_gets_documents_and_then_the_log(meeting: Meet
     documents = [message for message in messages if isinstance(message, wire.Documents)]
     pages = [message for message in messages if isinstance(message, wire.Page)]
     assert messages == [*documents, *pages]
-    assert [state.record for message in documents for state in message.states] == [f"r{n}" for n in range(1, 9)]
+    assert [state.record for message in documents for state in message.states] == [
+        f"r{n}" for n in range(1, 9)
+    ]
     assert [entry.position for page in pages for entry in page.entries] == [41, 42]
 
 
@@ -333,11 +352,15 @@ async def test_documents_that_move_on_while_they_are_sent_are_not_missed_by_a_de
         (first,) = await news(session)
         assert isinstance(first, wire.Documents)
     await fill(meeting, writer, 1, first=41)
-    await materialized(meeting.database, device, {"r4": (41, b"moved on")})  # from before the cursor's goal to after it
+    await materialized(
+        meeting.database, device, {"r4": (41, b"moved on")}
+    )  # from before the cursor's goal to after it
     device = device.reopened()
     async with session_of(meeting, device, position=35) as session:
         messages = await read_all(session, device)
-    sent = {state.record: state.snapshot for m in messages if isinstance(m, wire.Documents) for state in m.states}
+    sent = {
+        state.record: state.snapshot for m in messages if isinstance(m, wire.Documents) for state in m.states
+    }
     assert sent == {"r8": b"snapshot", "r4": b"moved on"}
     async with session_of(meeting, device, position=41) as session:  # firm ground: the log again
         await fill(meeting, writer, 1, first=42)
@@ -444,7 +467,9 @@ async def test_a_revoked_device_is_cut_off_while_it_listens(meeting: Meeting) ->
     time = 0.0
     async with session_of(replace(meeting, monotonic=lambda: time), device) as session:
         async with meeting.database.connection() as connection:
-            await connection.execute("UPDATE devices SET revoked_at = now() WHERE device_id = $1", device.device)
+            await connection.execute(
+                "UPDATE devices SET revoked_at = now() WHERE device_id = $1", device.device
+            )
         time = 6.0
         await fill(meeting, writer, 1)
         assert failure(await news(session)).code == "not_in_space"
@@ -475,8 +500,8 @@ async def test_an_error_of_ours_is_told_without_its_details() -> None:
 # ---------------------------------------------------------------------------------------------------------- feed
 
 
-def feed(**values: int) -> Feed:
-    return Feed(**{"space": uuid4(), "name": "", "head": 0, "materialized": 0, "sent": 0, "received": 0, **values})  # type: ignore[arg-type]
+def feed(*, sent: int = 0, head: int = 0) -> Feed:
+    return Feed(space=uuid4(), name="", head=head, materialized=0, sent=sent, received=0)
 
 
 def test_own_pushes_need_no_reading_only_if_nothing_is_between() -> None:

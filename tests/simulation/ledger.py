@@ -36,6 +36,7 @@ class Fact(NamedTuple):
     kind     of                           value
     ======== ============================ =========================
     set      register, leaf, tombstone    the value, or `REMOVED`
+    again    leaf                         the value that it has: written only if there is a conflict to clear
     add      set                          an element
     remove   set                          an element
     count    counter                      what was added

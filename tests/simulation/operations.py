@@ -153,7 +153,10 @@ class Person:
         if _fields(record, Kind.MAP) and self._chance.random() < 0.4:
             leaf = self._chance.choice(_LEAVES)
             values[f"settings.{leaf}"] = self._leaf()
-        facts = tuple(Fact("set", name, value) for name, value in values.items())
+        facts = tuple(
+            Fact("again" if "." in name and _is_same(flat(held.settings), name[9:], value) else "set", name, value)
+            for name, value in values.items()
+        )
         stored = await pen.write(
             [Intent(_name(record), held.id, facts)], lambda: _of(pen, record).update(held.id, **values)
         )
@@ -189,7 +192,10 @@ class Person:
             leaves = {leaf: self._leaf() for leaf in chance.sample(_LEAVES, chance.randint(0, 3))}
             gone = [leaf for leaf in flat(old) if leaf not in leaves]
             return nested(leaves), (
-                *(Fact("set", f"{name}.{leaf}", value) for leaf, value in leaves.items()),
+                *(
+                    Fact("again" if _is_same(flat(old), leaf, value) else "set", f"{name}.{leaf}", value)
+                    for leaf, value in leaves.items()
+                ),
                 *(Fact("set", f"{name}.{leaf}", REMOVED) for leaf in gone),
             )
         start = chance.randint(0, len(old))
@@ -353,6 +359,10 @@ class Person:
         """Return a character that no text has yet: from a private plane, each second one a pair in UTF-16."""
         number = next(self._numbers)
         return chr((0xF_0000 if number % 2 else 0xE000) + number // 2 % 0x1900)
+
+
+def _is_same(held: dict[str, Any], name: str, value: Any) -> bool:
+    return name in held and type(held[name]) is type(value) and held[name] == value
 
 
 def flat(value: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The remote door: what the server sends becomes true once, in order, and what cannot be trusted waits in quarantine."""
+"""The remote door: what the server sends becomes true once, in order; what cannot be trusted is quarantined."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class Remote:
         return update
 
     def create(self, title: str = "title") -> bytes:
-        return self.edit(SetRegister("title", encode_value(title)), SetRegister("createdAt", encode_value(None)))
+        return self.edit(
+            SetRegister("title", encode_value(title)), SetRegister("createdAt", encode_value(None))
+        )
 
     def page(self, after: int = 0, through: int | None = None) -> wire.Page:
         end = len(self.entries) if through is None else through
