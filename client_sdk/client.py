@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import os
 import random
 import time
@@ -57,7 +58,7 @@ class Client:
         self._tables = tables
         self._account = account
         self._sources = sources
-        self._watches = Watches(writer.read)
+        self._watches = Watches(lambda work: writer.read(work, brief=True))
         self._replica = Replica(writer)
         self._runner: Runner | None = None
         self._idle_status = Status(pending=writer.corridor.outbox.pending)
@@ -224,7 +225,7 @@ class _Source:
     """What queries run on (`client_sdk.query.Source`)."""
 
     def __init__(self, writer: Writer, watches: Watches) -> None:
-        self.read = writer.read
+        self.read = functools.partial(writer.read, brief=True)
         self.watch = watches.watch
         self.subscribe = watches.subscribe
 

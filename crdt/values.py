@@ -17,6 +17,7 @@ import enum
 import math
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -293,6 +294,7 @@ def _check_path(path: str) -> None:
         raise BadValue(path[:60], f"its path has {size:,} bytes", expected)
 
 
+@lru_cache(maxsize=4096)  # the names of leaves are few, and come again with every record
 def _escape(part: str) -> str:
     return part.replace("~", "~0").replace("/", "~1").replace("@", "~2")
 

@@ -1,9 +1,14 @@
-"""Two devices and a server, durable at all three: bulk, and one edit."""
+"""Two devices and a server, each a process of its own, durable at all three: bulk, and one edit.
+
+The second device is this file run as a program: it reads orders from its standard input and answers with times of
+the machine's monotonic clock, which all processes share.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -18,21 +23,47 @@ from loadtests.bench.report import percentile, report
 
 __all__ = ["bench_sync"]
 
+# One transaction of a bulk import: large enough to share its fsync, small enough that the server begins early.
+_CHUNK = 1_000
+
 
 async def bench_sync(folder: Path, *, records: int, edits: int) -> None:
-    """Print the figures of two devices and a server process of their own."""
-    async with _server(folder / "server") as url, _devices(folder, url) as (first, second):
-        await _propagation(first, second, edits)
-        await _bulk(first, second, records)
-        fresh = await client_sdk.open(folder / "fresh.db", records=[Memory], key=bytes(32))
-        await fresh.join(url, await first.invite())
-        began = time.perf_counter()
-        await fresh.connect()
-        await fresh.synced(timeout=120)
-        seconds = time.perf_counter() - began
-        count = await fresh.collection(Memory).count()
-        report("bootstrap of a fresh device, verified", count / seconds, "records/s", records=count)
-        await fresh.close()
+    """Print the figures of two devices and a server."""
+    async with _server(folder / "server") as url:
+        first = await client_sdk.open(folder / "first.db", records=[Memory], key=bytes(32))
+        await first.register(url)
+        await first.connect()
+        memory = await first.collection(Memory).insert(memories(1)[0])
+        await first.synced(timeout=60)
+        async with _second(folder / "second.db", url, await first.invite()) as second:
+            await _propagation(first, second, memory, edits)
+        async with _second(folder / "fresh.db", url, await first.invite()) as fresh:
+            await _bulk(first, fresh, records)
+        async with _second(folder / "late.db", url, await first.invite(), is_timed=True) as late:
+            seconds = float((await late.ask("ready"))[1])
+            count = await first.collection(Memory).count()
+            report("bootstrap of a fresh device, verified", count / seconds, "records/s", records=count)
+        await first.close()
+
+
+class _Process:
+    """A second device in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def order(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+        await self._process.stdin.drain()
+
+    async def ask(self, word: str) -> list[str]:
+        """Wait for the answer that begins with a word."""
+        assert self._process.stdout is not None
+        while line := (await asyncio.wait_for(self._process.stdout.readline(), 300)).decode().split():
+            if line[0] == word:
+                return line
+        raise RuntimeError("the second device has ended")
 
 
 @contextlib.asynccontextmanager
@@ -52,40 +83,36 @@ async def _server(folder: Path) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def _devices(folder: Path, url: str) -> AsyncIterator[tuple[Client, Client]]:
-    first = await client_sdk.open(folder / "first.db", records=[Memory], key=bytes(32))
-    second = await client_sdk.open(folder / "second.db", records=[Memory], key=bytes(32))
+async def _second(path: Path, url: str, code: str, *, is_timed: bool = False) -> AsyncIterator[_Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "loadtests.bench.sync", path, url, code,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    second = _Process(process)
     try:
-        await first.register(url)
-        await second.join(url, await first.invite())
-        for device in (first, second):
-            await device.connect()
-            await device.synced(timeout=60)
-        yield first, second
+        if not is_timed:
+            await second.ask("ready")
+        yield second
     finally:
-        await first.close()
-        await second.close()
+        await second.order("end")
+        await asyncio.wait_for(process.wait(), 60)
 
 
-async def _propagation(first: Client, second: Client, edits: int) -> None:
+async def _propagation(first: Client, second: _Process, memory: Memory, edits: int) -> None:
     """From the call on one device to the callback on another, through the server."""
-    memory = await first.collection(Memory).insert(memories(1)[0])
-    seen: asyncio.Queue[int] = asyncio.Queue()
-    watched = second.collection(Memory).where(id=memory.id)
-    subscription = watched.subscribe(lambda found: seen.put_nowait(found[0].importance) if found else None)
-    await asyncio.wait_for(seen.get(), 30)
+    await second.order(f"watch {memory.id}")
+    await second.ask("seen")
     times: list[float] = []
     local: list[float] = []
+    importance = memory.importance
     for n in range(edits):
-        value = n % 100 if n % 100 != memory.importance else 100
+        importance = n % 100 if n % 100 != importance else 100
         began = time.perf_counter()
-        await first.collection(Memory).update(memory.id, importance=value)
+        await first.collection(Memory).update(memory.id, importance=importance)
         local.append(time.perf_counter() - began)
-        while await asyncio.wait_for(seen.get(), 30) != value:
+        while (answer := await second.ask("seen"))[1] != str(importance):
             pass
-        times.append(time.perf_counter() - began)
-        memory.importance = value
-    subscription.close()
+        times.append(float(answer[2]) - began)
     p50, p99 = statistics.median(times) * 1e3, percentile(times, 99) * 1e3
     report(
         "one edit A to B",
@@ -98,20 +125,15 @@ async def _propagation(first: Client, second: Client, edits: int) -> None:
     )
 
 
-async def _bulk(first: Client, second: Client, records: int) -> None:
-    """From the first byte on one device until the last row is durable on the other."""
-    before = await second.collection(Memory).count()
+async def _bulk(first: Client, second: _Process, records: int) -> None:
+    """From the first insert on one device until the last row is durable on the other."""
+    await second.order(f"count {await first.collection(Memory).count() + records}")
     made = memories(records, seed=5)
     began = time.perf_counter()
-    await first.collection(Memory).insert_many(made)
+    for start in range(0, records, _CHUNK):
+        await first.collection(Memory).insert_many(made[start : start + _CHUNK])
     local = time.perf_counter() - began
-    await second.synced(timeout=300)
-    while await second.collection(Memory).count() < before + records:
-        async for status in second.statuses():
-            if status.cursor >= status.head and status.state == "synced":
-                break
-        await asyncio.sleep(0.002)
-    total = time.perf_counter() - began
+    total = float((await second.ask("counted"))[1]) - began
     await first.synced(timeout=300)
     report(
         "A to server to B, bulk, durable at all three",
@@ -123,3 +145,27 @@ async def _bulk(first: Client, second: Client, records: int) -> None:
         is_reached=records / total >= 10_000,
         records=records,
     )
+
+
+async def _be_second(path: str, url: str, code: str) -> None:
+    """Be the second device: join, become equal, then do as told."""
+    async with client_sdk.open(path, records=[Memory], key=os.urandom(32)) as client:
+        await client.join(url, code)
+        began = time.perf_counter()
+        await client.synced(timeout=120)
+        print("ready", time.perf_counter() - began, flush=True)
+        collection = client.collection(Memory)
+        while (order := (await asyncio.to_thread(sys.stdin.readline)).split())[0] != "end":
+            if order[0] == "watch":
+                collection.where(id=order[1]).subscribe(
+                    lambda found: print("seen", found[0].importance, time.perf_counter(), flush=True)
+                )
+                continue
+            async for rows in client.watch_sql("SELECT count(*) FROM memories"):
+                if rows[0][0] >= int(order[1]):
+                    print("counted", time.perf_counter(), flush=True)
+                    break
+
+
+if __name__ == "__main__":
+    asyncio.run(_be_second(*sys.argv[1:]))

@@ -253,7 +253,8 @@ class Session:
                             connection, feed, device=self._device, incarnation=self._incarnation
                         )
                         frames += [wire.encode(message) for message in messages]
-                        self._feeds[feed.space] = self._feeds.pop(feed.space)  # next time after the others
+                        if feed.space in self._feeds:  # next time after the others
+                            self._feeds[feed.space] = self._feeds.pop(feed.space)
                         if sum(map(len, frames)) >= _NEWS_BYTES_TARGET:
                             break
             except Exception as error:  # noqa: BLE001 - as above

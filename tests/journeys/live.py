@@ -15,6 +15,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -36,6 +37,8 @@ _SIGNS: Final = (
     "Warning:",
     "pjais-server: ",
 )
+#: Giving a connection back outlives the task that gave it; when Postgres ends meanwhile, nobody asks how it went.
+_OF_ASYNCPG: Final = "coro=<PoolConnectionHolder.release() done"
 _PROGRAM: Final = "from server.cli import main; main()"
 
 
@@ -133,8 +136,12 @@ class LiveServer:
 
     def problems(self) -> list[dict[str, Any]]:
         """Return what it logged as an error, and what Python says of errors that nobody took."""
-        lines = self._log.read_text().splitlines()
-        found = [{"event": line} for line in lines if any(sign in line for sign in _SIGNS)]
+        lines = [*self._log.read_text().splitlines(), ""]
+        found = [
+            {"event": f"{line}: {following}"}
+            for line, following in pairwise(lines)
+            if any(sign in line for sign in _SIGNS) and _OF_ASYNCPG not in following
+        ]
         return found + [line for line in self.log() if line["level"] in {"error", "critical"}]
 
 

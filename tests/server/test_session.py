@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from crdt import wire
 from crdt.limits import PAGE_BYTES_TARGET, PAGE_ENTRIES_MAX, PAGES_IN_FLIGHT, SESSION_SPACES_MAX
-from server import rows
+from server import rows, spaces
 from server.database import Connection
 from server.errors import MalformedMessage, TooLarge
 from server.session import Meeting, Session, failure_of
@@ -488,6 +489,33 @@ def test_bytes_that_are_no_message_get_a_typed_failure(frame: bytes) -> None:
     with asyncio.Runner() as runner:
         answer = failure([wire.decode_from_server(frame) for frame in runner.run(receive())])
     assert answer.code in {"malformed", "too_large", "unauthorized", "protocol_mismatch"}
+
+
+async def test_who_is_not_known_yet_cannot_make_us_unpack_a_large_frame(meeting: Meeting) -> None:
+    frame = wire.encode(wire.Push("", 1, 1, 1, [wire.Edit("notes", "r", os.urandom(100_000))]))
+    answer = failure([wire.decode_from_server(frame) for frame in await Session(meeting).receive(frame)])
+    assert answer.code == "too_large"
+
+
+async def test_one_turn_of_news_is_bounded_over_all_spaces_and_leaves_none_out(meeting: Meeting) -> None:
+    device = await enrolled(meeting.database)
+    writers = [await enrolled(meeting.database) for _ in range(8)]
+    cursors = [wire.Cursor(str(writer.space), "", 0) for writer in writers]
+    async with meeting.database.connection() as connection:
+        for writer in writers:
+            await spaces.add_member(connection, writer.space, device.device)
+    for writer in writers:
+        large = [wire.Edit("notes", "r", creation(writer.client, body=os.urandom(1_500_000)))]
+        await meeting.admit.push(writer.device, writer.push(1, large))
+    session = Session(meeting)
+    await received(session, msg_replace(hello(device), cursors))
+    seen: set[str] = set()
+    while len(seen) < len(writers):
+        frames = await asyncio.wait_for(session.next_frames(), 10)
+        assert sum(map(len, frames[:-1])) < 4 * PAGE_BYTES_TARGET
+        pages = [wire.decode_from_server(frame) for frame in frames]
+        seen |= {page.space for page in pages if isinstance(page, wire.Page)}
+    await session.close()
 
 
 async def test_an_error_of_ours_is_told_without_its_details() -> None:
