@@ -139,7 +139,7 @@ class Contents:
     @property
     def _is_plain(self) -> bool:
         """Whether every register is as it was created: most documents are, and then nothing needs resolving."""
-        return "@" not in "".join(self.reg).removeprefix("@")
+        return "".join(self.reg).count("@") == ("@" in self.reg)
 
     def _sorted_elements(self, name: str) -> list[str]:
         keys = self.sets[name]

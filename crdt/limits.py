@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 # One update. A record is a form or a conversation, not a film: 4 MiB holds two thousand pages of text. The most
-# hostile 4 MiB that were found (one long block, and 900,000 deletes of one unit each) take 0.6 s to walk and 1.4 s to
-# judge on one core; as many values or blocks as `UPDATE_ITEMS_MAX` allows take 0.3 and 0.5 s.
+# hostile 4 MiB that were found (one long block, and a million deletes of one unit each) are refused after a second on
+# one core, 0.6 s of it for the walk; as many blocks as `UPDATE_ITEMS_MAX` allows are judged in 0.7 s.
 UPDATE_BYTES_MAX: Final = 4 * 1024 * 1024
 # Blocks in one update, and values in one of its blocks: bounds the time and memory of the walk where bytes are
 # cheap (a block takes 4 bytes or more, a value 2). So many blocks take 90 MB while they are judged.

@@ -84,6 +84,19 @@ def test_contents_do_not_depend_on_the_order_of_entries(contents: Contents, seed
 
 
 @given(some_contents)
+def test_values_are_what_counts_but_for_what_was_removed(contents: Contents) -> None:
+    """By the short way for a document as it was created, too."""
+    counting = {path: register.value for path, register in contents.resolved().items()}
+    assert contents.values() == {path: value for path, value in counting.items() if value is not None}
+
+
+def test_a_key_without_a_path_is_none_wherever_it_stands() -> None:
+    registers = {"@5": encode_edit(1, encode_value(1)), "title": encode_value("x")}
+    for reg in (registers, dict(reversed(registers.items()))):
+        assert Contents(reg, {}, {}, {}, {}).values() == {"title": encode_value("x")}
+
+
+@given(some_contents)
 def test_what_counts_is_the_first_of_a_paths_entries(contents: Contents) -> None:
     resolved = contents.resolved()
     for path in {"title", "settings/a", "settings/a/b", "settings", DELETED, "", "missing"}:

@@ -261,7 +261,8 @@ def test_a_leaf_shows_at_once_where_a_far_future_clock_had_set_what_stands_above
     first, second = fleet.devices
     fleet.create(first, Page())
     fleet.settle()
-    for above in (5, {}):
+    things_above: list[Any] = [5, {}]
+    for above in things_above:
         fleet.edit(second, operations(fleet.schema, second.contents, {"settings.deep": above}))
         fleet.settle()
         changes = {"settings.deep.a": 1}
