@@ -254,31 +254,30 @@ class Corridor:
         self.document_changed(doc, document, checked, lengths)
         return document.contents
 
-    def rehome(self) -> None:
-        """Take a new identity, as a client id of ours is taken, and give what is pending under such ids new ones too.
+    def rehome(self, taken: int | None = None) -> None:
+        """Give an incarnation (None: this one), whose client id another has taken, new ones, and so to what it has pending.
 
-        An id of which the server has acknowledged anything is not taken by another: what is pending under it stays.
+        Only that one: of another the server may hold what it never acknowledged, which would then be written twice. One
+        of which it has acknowledged anything is not taken by another: what is pending under it stays.
         """
-        connection, before = self.connection, self.client
-        pending = connection.execute(
-            "SELECT incarnation, client FROM pjais_outbox GROUP BY incarnation, client HAVING min(n) = 1"
-        ).fetchall()
-        for old_incarnation, old in pending:
-            new, new_incarnation = client_id(self.sources.random(7)), incarnation(self.sources.random(8))
+        connection, taken = self.connection, taken or self.incarnation
+        new, new_incarnation = client_id(self.sources.random(7)), incarnation(self.sources.random(8))
+        first, old = connection.execute(
+            "SELECT min(n), client FROM pjais_outbox WHERE incarnation = ?", (taken,)
+        ).fetchone()
+        if first == 1:
             docs = connection.execute(
-                "SELECT DISTINCT doc FROM pjais_log WHERE client = ?", (old,)
+                "SELECT DISTINCT doc FROM pjais_outbox JOIN pjais_log USING (position) WHERE incarnation = ?", (taken,)
             ).fetchall()
             for (doc,) in docs:
                 self.log.rename_client(connection, doc, old, new)
             connection.execute(
-                "UPDATE pjais_outbox SET incarnation = ?, client = ? WHERE incarnation = ? AND client = ?",
-                (new_incarnation, new, old_incarnation, old),
+                "UPDATE pjais_outbox SET incarnation = ?, client = ? WHERE incarnation = ?", (new_incarnation, new, taken)
             )
-            if old == self.client:
-                self._become(new_incarnation, new)
-        if self.client == before:
-            self._become(incarnation(self.sources.random(8)), client_id(self.sources.random(7)))
+        elif taken == self.incarnation:
             self.outbox.next_n = 1
+        if taken == self.incarnation:
+            self._become(new_incarnation, new)
         self.documents.drop_all()
 
     def _become(self, new_incarnation: int, client: int) -> None:

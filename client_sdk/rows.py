@@ -26,7 +26,7 @@ from crdt.errors import SchemaError
 from crdt.fields import FieldType, Kind, field_type
 from crdt.schema import Field, Record, Schema
 
-__all__ = ["ListTable", "Table", "from_sql", "to_sql"]
+__all__ = ["Column", "ListTable", "Table", "from_sql", "to_sql"]
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from client_sdk.commit import Committed
 from client_sdk.database import Connection
 
-__all__ = ["Watches"]
+__all__ = ["CallbackSubscription", "Watches"]
 
 T = TypeVar("T")
 Read = Callable[[Callable[[Connection], T]], Awaitable[T]]

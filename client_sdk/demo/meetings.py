@@ -13,7 +13,7 @@ from client_sdk.demo.steps import Check
 from client_sdk.errors import ClientError
 from client_sdk.hub import Hub, Message
 
-__all__ = ["Doomed", "Meeting", "meetings"]
+__all__ = ["Doomed", "Meeting", "SampleChanged", "meetings"]
 
 Edit = Callable[[Hub], Awaitable[Any]]
 Read = Callable[[Hub], Awaitable[Any]]

@@ -116,13 +116,19 @@ async def story(folder: Path, *, laptop_path: Path, laptop_key: Path) -> AsyncGe
 
 
 async def _edit_apart(met: list[Meeting], doomed: Doomed, laptop: Hub, phone: Hub) -> None:
-    for meeting in met:
+    """Edit on the laptop, then on the phone.
+
+    Which of two edits of a field is later is for the clocks to say, and each device's is as right as one hello to the
+    server could make it: the phone begins once its clock is past the laptop's edit.
+    """
+    the_field, *others = met
+    earlier = (await the_field.on_laptop(laptop)).updated_at
+    for meeting in others:
         await meeting.on_laptop(laptop)
     await laptop.memories.delete(doomed.id)
-    await asyncio.sleep(
-        0.002
-    )  # the phone's edits are the later ones also by a clock that counts milliseconds
-    for meeting in met:
+    while (await the_field.on_phone(phone)).updated_at <= earlier:  # noqa: ASYNC110 - it waits for a clock
+        await asyncio.sleep(0.01)
+    for meeting in others:
         await meeting.on_phone(phone)
     await phone.memories.set_importance(doomed.id, 99)
 

@@ -66,5 +66,5 @@ class Replica(Protocol):
     def observe_server_time(self, offset_ms: int) -> None:
         """Correct the clock: the server's is ahead by this much."""
 
-    async def rehome(self) -> None:
-        """Mint a new client id and incarnation, and write the pending work anew under them."""
+    async def rehome(self, taken: int | None = None) -> None:
+        """Mint a new client id and incarnation, and write what ``taken`` (None: this opening) has pending anew under them."""

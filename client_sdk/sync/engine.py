@@ -367,7 +367,9 @@ class Engine:
                 self._instructions.append(RenewToken())
                 self._close(error, alarm=not is_first_time, retry=is_first_time, delay_ms=at_once)
             case "client_id_taken":
-                self._instructions.append(Rehome())
+                # It answers Hello, which names this opening's id, or the oldest push that has no Ack.
+                taken = self._flights[0].incarnation if self._flights else None
+                self._instructions.append(Rehome(taken))
                 self._close(ClientIdTaken(message), alarm=not is_first_time, delay_ms=at_once)
             case "out_of_order":
                 self._close(error, alarm=not is_first_time, delay_ms=at_once)

@@ -100,7 +100,7 @@ class Replica:
 
         def read(connection: Connection) -> tuple[str, int]:
             row = connection.execute("SELECT generation, cursor FROM pjais_state").fetchone()
-            return str(row[0]), int(row[1])
+            return str(row[0]), max(int(row[1]), self._writer.corridor.read_through)
 
         return await self._writer.database.read(read, brief=True)
 
@@ -125,9 +125,9 @@ class Replica:
         """Correct the clock to the server's."""
         self._writer.corridor.clock.offset_ms = offset_ms
 
-    async def rehome(self) -> None:
-        """Move the pending work to a new incarnation and client id."""
-        await self._writer.run(lambda corridor: corridor.rehome(), is_remote=True)
+    async def rehome(self, taken: int | None = None) -> None:
+        """Move what an incarnation (None: this one) has pending to a new incarnation and client id."""
+        await self._writer.run(lambda corridor: corridor.rehome(taken), is_remote=True)
         self._positions.clear()
 
     def _committed(self, committed: Committed) -> None:

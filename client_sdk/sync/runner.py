@@ -253,8 +253,8 @@ class Runner:
                 await replica.set_generation(generation)
             case ObserveTime(offset_ms):
                 replica.observe_server_time(offset_ms)
-            case Rehome():
-                await replica.rehome()
+            case Rehome(taken):
+                await replica.rehome(taken)
             case RenewToken():
                 self._is_token_refused = True
             case Report(status):

@@ -1,4 +1,4 @@
-"""``make bench``: every figure as a JSON line; ``RECORDS`` and ``ONLY`` (device, sync) in the environment narrow it."""
+"""``make bench``: every figure as a JSON line. ``RECORDS`` and ``ONLY`` (device, server, sync) narrow it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from pathlib import Path
 
 from loadtests.bench.device import bench_device, scratch
 from loadtests.bench.report import summary
+from loadtests.bench.server import bench_server
 from loadtests.bench.sync import bench_sync
 
 __all__: list[str] = []
 
 
-async def main() -> None:
+def main() -> None:
     """Run the benchmarks in a folder of their own."""
     only, records = os.environ.get("ONLY", ""), int(os.environ.get("RECORDS", "100000"))
     with scratch() as name:
-        if only in ("", "device"):
-            await bench_device(Path(name), records=records)
-        if only in ("", "sync"):
-            await bench_sync(Path(name), records=10_000, edits=300)
+        if only in {"", "device"}:
+            asyncio.run(bench_device(Path(name), records=records))
+        if only in {"", "server"}:
+            bench_server(Path(name), updates=20_000)
+        if only in {"", "sync"}:
+            asyncio.run(bench_sync(Path(name), records=10_000, edits=300))
     print(json.dumps(summary()))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -19,7 +19,7 @@ from loadtests.bench.data import Memory, Talk, memories, message
 from loadtests.bench.raw import Recorder, open_raw, replay
 from loadtests.bench.report import percentile, report
 
-__all__ = ["bench_device"]
+__all__ = ["bench_device", "scratch"]
 
 KEY = bytes(range(32))
 

@@ -4,6 +4,10 @@ Heads come by notice (`server.notify`), and every few seconds all spaces are loo
 told. Spaces wait in line: a turn takes some from the front, and those that have more afterwards go to the
 end, so a large import in one space delays another by one turn.
 
+While an import is running (heads that jump), a turn waits until it pauses, half a second at the most: acknowledging and
+delivering come first on a machine with few cores, and what is folded later is folded at once. What a person types is
+folded as it comes.
+
 A space in trouble is made small instead of being stopped: after a turn in which the worker died of one of its
 records, or in which Postgres would not take what came of it, its next turn is one update, the one after that
 two, and so on.
@@ -32,6 +36,11 @@ __all__ = ["Follower"]
 
 #: Spaces in one turn: each costs one query, about 0.3 ms.
 _SPACES_MAX: Final = 64
+#: Updates in one notice that make an import of it, and how long a turn waits for the next (seconds), and for all.
+_IMPORT_UPDATES_MIN: Final = 100
+_PAUSE_S: Final = 0.1
+_PAUSES_S_MAX: Final = 0.5
+_HEADS_REMEMBERED_MAX: Final = 10_000
 #: Between two looks at all spaces: what a lost notice costs at most.
 _LOOK_INTERVAL_S: Final = 3.0
 _LOOK_SPACES_MAX: Final = 10_000
@@ -78,6 +87,8 @@ class Follower:
         self._line: dict[UUID, None] = {}  # spaces that wait for their turn, in order
         self._rows_max: dict[UUID, int] = {}  # of spaces that were in trouble lately
         self._news = asyncio.Event()
+        self._head_by_space: dict[UUID, int] = {}  # as the notices told
+        self._imported_at = self._import_began_at = float("-inf")  # the last import's first and newest jump
 
     async def run(self) -> None:
         """Fold whatever comes, until cancelled; whatever was not committed then is folded again another time."""
@@ -112,6 +123,9 @@ class Follower:
                     await self._look()
                     look_at = loop.time() + self._look_interval_s
                 if self._line:
+                    if (pause_s := self._import_pause_s()) > 0:
+                        await asyncio.sleep(pause_s)
+                        continue
                     await self._next_turn()
                     continue
                 self._news.clear()
@@ -123,9 +137,22 @@ class Follower:
         raise ConnectionResetError("Postgres ended the listening connection")
 
     def _on_notice(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        for space, _ in read_notices(str(payload)):
+        if len(self._head_by_space) > _HEADS_REMEMBERED_MAX:
+            self._head_by_space.clear()
+        for space, head in read_notices(str(payload)):
             self._line.setdefault(space)
+            if head - self._head_by_space.get(space, head) >= _IMPORT_UPDATES_MIN:
+                now = asyncio.get_running_loop().time()
+                if now > self._imported_at + _PAUSE_S:
+                    self._import_began_at = now
+                self._imported_at = now
+            self._head_by_space[space] = head
         self._news.set()
+
+    def _import_pause_s(self) -> float:
+        """Return how long to let a running import pass, 0 if there is none or it was waited for long enough."""
+        now = asyncio.get_running_loop().time()
+        return min(self._imported_at + _PAUSE_S, self._import_began_at + _PAUSES_S_MAX) - now
 
     async def _look(self) -> None:
         async with self._database.connection() as connection:

@@ -128,8 +128,8 @@ class Mortal:
             for line in told.splitlines(keepends=True):
                 if line.endswith(b"\n"):
                     self._hear(line)
-        assert process.returncode == -signal.SIGKILL, process.returncode
         assert not complaint, f"the device had something to say: {complaint.decode()}"
+        assert process.returncode == -signal.SIGKILL, process.returncode
         self._report.kills += 1
 
     def _hear(self, line: bytes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import count
 from typing import Any, TypeVar
@@ -158,11 +158,17 @@ class MemoryReplica:
     def observe_server_time(self, offset_ms: int) -> None:
         self.offset_ms = offset_ms
 
-    async def rehome(self) -> None:
-        waiting, self.outbox = self.outbox, []
-        self.reopen()
-        for pending in waiting:
-            self.write(pending.edit.collection, pending.edit.record, pending.edit.update)
+    async def rehome(self, taken: int | None = None) -> None:
+        taken = taken or self._incarnation
+        incarnation, client = next(self._numbers), next(self._numbers)
+        first = min((one.n for one in self.outbox if one.incarnation == taken), default=0)
+        if first == 1:
+            self.outbox = [
+                replace(one, incarnation=incarnation, client=client) if one.incarnation == taken else one
+                for one in self.outbox
+            ]
+        if taken == self._incarnation:
+            self._incarnation, self._client, self._n = incarnation, client, self._n if first == 1 else 0
 
     def _may_fail(self) -> None:
         failing, self.failing = self.failing, None

@@ -541,7 +541,7 @@ def test_a_taken_client_id_moves_the_pending_work_and_goes_on_at_once_the_first_
         desk.live(pending=2)
         desk.push()
         rehome, close = desk.hear(wire.Failure("client_id_taken", "mint a new one"))
-        assert rehome == Rehome()
+        assert rehome == Rehome(MINE)
         assert isinstance(close, Close)
         assert isinstance(close.error, ClientIdTaken)
         assert (close.retry, close.delay_ms, desk.status.state) == (True, expected_ms, state)

@@ -99,8 +99,8 @@ class Device:
                 at_once(replica.set_generation(generation))
             case ObserveTime(offset_ms):
                 replica.observe_server_time(offset_ms)
-            case Rehome():
-                at_once(replica.rehome())
+            case Rehome(taken):
+                at_once(replica.rehome(taken))
             case Close():
                 self.closes.append(instruction)
                 self.session = None
