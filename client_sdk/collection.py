@@ -246,7 +246,12 @@ class Collection(Generic[R]):
             if insert is not None:
                 index, text = insert
                 self._within(declared, index, 0, length, "characters")
-                encode_value(self.schema.validate_value(declared.name, text))
+                if not isinstance(text, str):
+                    raise self._invalid(declared, f"got {type(text).__name__}", "text to insert")
+                held = contents.texts.get(declared.wire, "")
+                if delete is not None:
+                    held = held[: delete[0]] + held[delete[0] + delete[1] :]
+                encode_value(self.schema.validate_value(declared.name, held[:index] + text + held[index:]))
                 if text:
                     made.append(InsertText(declared.wire, index, text))
             return made

@@ -255,7 +255,8 @@ class Corridor:
         return document.contents
 
     def rehome(self, taken: int | None = None) -> None:
-        """Give an incarnation (None: this one), whose client id another has taken, new ones, and so to what it has pending.
+        """Give an incarnation (None: this one), whose client id another has taken, new ones, and so to what
+        it has pending.
 
         Only that one: of another the server may hold what it never acknowledged, which would then be written twice. One
         of which it has acknowledged anything is not taken by another: what is pending under it stays.
@@ -267,12 +268,14 @@ class Corridor:
         ).fetchone()
         if first == 1:
             docs = connection.execute(
-                "SELECT DISTINCT doc FROM pjais_outbox JOIN pjais_log USING (position) WHERE incarnation = ?", (taken,)
+                "SELECT DISTINCT doc FROM pjais_outbox JOIN pjais_log USING (position) WHERE incarnation = ?",
+                (taken,),
             ).fetchall()
             for (doc,) in docs:
                 self.log.rename_client(connection, doc, old, new)
             connection.execute(
-                "UPDATE pjais_outbox SET incarnation = ?, client = ? WHERE incarnation = ?", (new_incarnation, new, taken)
+                "UPDATE pjais_outbox SET incarnation = ?, client = ? WHERE incarnation = ?",
+                (new_incarnation, new, taken),
             )
         elif taken == self.incarnation:
             self.outbox.next_n = 1
@@ -324,7 +327,7 @@ class Corridor:
             contents = Contents.from_creation(creation)
             values = None if table is None else readable(self.connection, table, record, contents)
             made.append((record, update, creation.client, values, contents.digest(collection, record)))
-            self.clock.observe(contents.created_reading, self.sources.now_ms())
+            self.clock.observe(contents.reading_max(), self.sources.now_ms())
         docs = self.log.add_documents(
             self.connection,
             [(collection, record, digest, values is not None) for record, _, _, values, digest in made],

@@ -27,6 +27,17 @@ def reading_ms(reading: int) -> int:
     return reading >> COUNTER_BITS
 
 
+def offset_to_server(server_ms: int, sent_ms: int, received_ms: int) -> int:
+    """Return how far the server's clock is ahead, in milliseconds, by an answer given between two of our times.
+
+    It is 0 where that can be, so that two devices of one machine agree however long their questions took; else the
+    middle of the two is taken for the moment of the answer (Cristian, *Probabilistic Clock Synchronization*, 1989).
+    """
+    if sent_ms <= server_ms <= received_ms:
+        return 0
+    return server_ms - (sent_ms + received_ms) // 2
+
+
 class HybridClock:
     """One device's clock. ``offset_ms`` corrects its wall time to the server's, learnt at Hello."""
 

@@ -79,8 +79,9 @@ def create(
     suffix = f"@{client}" if is_chosen else ""
     mark = suffix.encode()
     stamp = encode_reading(reading)
-    registers: dict[str, bytes] = {"@": stamp}
-    entries: list[tuple[bytes, bytes]] = [(b"@", stamp)]  # the registers, as they are written
+    # Two creations of one id would both write the plain "@", and Yjs would keep one by client id: each entry has its own.
+    registers: dict[str, bytes] = {} if is_chosen else {"@": stamp}
+    entries = [(key.encode(), data) for key, data in registers.items()]  # the registers, as they are written
     sets: dict[str, list[str]] = {}
     counts: dict[str, dict[str, bytes]] = {}
     lists: dict[str, tuple[bytes, ...]] = {}

@@ -67,4 +67,6 @@ class Replica(Protocol):
         """Correct the clock: the server's is ahead by this much."""
 
     async def rehome(self, taken: int | None = None) -> None:
-        """Mint a new client id and incarnation, and write what ``taken`` (None: this opening) has pending anew under them."""
+        """Mint a new client id and incarnation, and write what ``taken`` (None: this opening) has pending
+        anew under them.
+        """

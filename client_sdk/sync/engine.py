@@ -77,6 +77,7 @@ from client_sdk.sync.events import (
 )
 from client_sdk.sync.status import State, Status
 from crdt import wire
+from crdt.clock import offset_to_server
 from crdt.limits import PAGES_IN_FLIGHT, PUSH_BYTES_TARGET, PUSH_EDITS_MAX, PUSHES_IN_FLIGHT
 
 __all__ = ["Engine"]
@@ -236,7 +237,7 @@ class Engine:
         self._alarmed, self._last_error = False, None
         self._excused.discard("unauthorized")
         self._head, self._held = state.head, state.held
-        self._instructions.append(ObserveTime(message.now_ms - (self._hello_ms + now_ms) // 2))
+        self._instructions.append(ObserveTime(offset_to_server(message.now_ms, self._hello_ms, now_ms)))
         if self._generation != state.generation:
             self._generation = state.generation
             self._instructions.append(SetGeneration(state.generation))

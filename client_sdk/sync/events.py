@@ -285,7 +285,9 @@ class ObserveTime:
 
 @dataclass(frozen=True, slots=True)
 class Rehome:
-    """Mint a new client id and incarnation, and write what ``incarnation`` (None: this opening) has pending anew under them."""
+    """Mint a new client id and incarnation, and write what ``incarnation`` (None: this opening) has pending
+    anew under them.
+    """
 
     incarnation: int | None = None
 

@@ -20,7 +20,7 @@ from litestar.params import FromPath, JSONBody
 from server import access, devices, spaces
 from server.access import Caller
 from server.database import Connection
-from server.errors import MalformedMessage
+from server.errors import MalformedMessage, Unauthorized, UnknownDevice
 from server.routes.common import Body, bytes_of, caller_of, ms_of, rooms_of, space_of, text_of
 
 __all__ = [
@@ -159,12 +159,16 @@ class AccountRoutes(Controller):
     @post("/tokens")
     async def token(self, data: JSONBody[TokenRequest], state: State) -> TokenText:
         """Exchange a signed challenge for a token."""
+        signature = bytes_of(data.signature)
         nonce = await _use_challenge(state, data.nonce)
         async with rooms_of(state).meeting.database.connection() as connection:
             public_key = await devices.key_of(connection, data.device)
-            devices.check_signature(
-                public_key, bytes_of(data.signature), signed=devices.TOKEN_PURPOSE + nonce + data.device.bytes
-            )
+            try:
+                devices.check_signature(
+                    public_key, signature, signed=devices.TOKEN_PURPOSE + nonce + data.device.bytes
+                )
+            except Unauthorized:  # told alike, so that nobody finds out which devices there are
+                raise UnknownDevice from None
             token = await _token(connection, state, data.device)
         return TokenText(token=token.text, expires_at=ms_of(token.expires_at))
 

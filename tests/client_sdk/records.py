@@ -29,6 +29,7 @@ class Note(
 ):
     title: Annotated[str, Meta(max_length=200)]
     body: Text = Text()
+    summary: Annotated[Text, Meta(max_length=100)] = Text()
     tags: set[str] = set()
     views: Counter = Counter(0)
     pinned: bool = False

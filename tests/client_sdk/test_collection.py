@@ -197,6 +197,17 @@ async def test_places_outside_of_a_text_or_list_are_refused(notes: Collection[No
     assert await notes.get(note.id) == note
 
 
+async def test_an_edit_that_would_make_a_text_too_long_is_refused(notes: Collection[Note]) -> None:
+    note = await notes.insert(Note(title="a", summary="x" * 95))
+    with pytest.raises(
+        ValidationError, match=r"Note\.summary: got str '123456x.* expected str of length <= 100"
+    ):
+        await notes.edit_text(note.id, "summary", insert=(0, "123456"))
+    with pytest.raises(ValidationError, match=r"Note\.summary: got int; expected text to insert"):
+        await notes.edit_text(note.id, "summary", insert=(0, 5))  # type: ignore[arg-type]
+    assert (await notes.edit_text(note.id, "summary", insert=(0, "12345"))).summary == "12345" + "x" * 95
+
+
 async def test_sealed_fields_say_that_they_are_not_there_yet(notes: Collection[Note]) -> None:
     with pytest.raises(NotAvailable, match="sealed field is not available yet"):
         await notes.insert(Note(title="a", secret="s"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crdt.clock import COUNTER_BITS, WALL_MS_MAX, HybridClock, reading_ms
+from crdt.clock import COUNTER_BITS, WALL_MS_MAX, HybridClock, offset_to_server, reading_ms
 from crdt.limits import CLOCK_DRIFT_MS_MAX
 from crdt.values import encode_reading, reading_of
 
@@ -63,3 +63,9 @@ def test_a_clock_goes_on_where_it_was_kept() -> None:
     kept = HybridClock()
     last = kept.tick(NOW_MS)
     assert HybridClock(last=last).tick(NOW_MS - 60_000) == last + 1
+
+
+def test_a_server_on_the_same_machine_is_not_ahead_however_long_the_question_took() -> None:
+    assert offset_to_server(1_000, 900, 1_800) == 0
+    assert offset_to_server(5_000, 900, 1_100) == 4_000
+    assert offset_to_server(0, 900, 1_100) == -1_000

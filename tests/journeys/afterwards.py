@@ -57,7 +57,11 @@ async def settle(clients: Sequence[Client]) -> None:
 
 
 async def check_equal(
-    clients: Sequence[Client], works: Sequence[Work], *, met: set[str], maybe_met: set[str] = frozenset()  # type: ignore[assignment]
+    clients: Sequence[Client],
+    works: Sequence[Work],
+    *,
+    met: set[str],
+    maybe_met: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> None:
     """Every device holds all of the works, and who met in the shared record; their digests are equal."""
     digests = {await client.digest() for client in clients}
@@ -88,7 +92,9 @@ async def check_served(client: Client, server: LiveServer, works: Sequence[Work]
             route = f"/v1/spaces/{client.space}/documents"
             page = await http.get(route, params={"collection": "notes", "after": after, "limit": 500})
             assert page.is_success, page.text
-            found |= {record["id"]: record["value"] for record in page.json()["records"] if not record["deleted"]}
+            found |= {
+                record["id"]: record["value"] for record in page.json()["records"] if not record["deleted"]
+            }
             after = page.json()["next"]
     alive = [held for work in works for held in work.records.values() if not held.is_deleted]
     assert len(found) == len(alive) + 1  # and the shared one
@@ -121,7 +127,8 @@ async def check_log(url: str, acknowledged: Mapping[Client, Acknowledged]) -> in
         clocks = [(row["client_id"], row["collection"], row["record_id"], row["clock_start"]) for row in rows]
         assert len(set(clocks)) == len(clocks), "a change stands in the log twice"
         writers = await connection.fetch(
-            "SELECT device_id, incarnation, through FROM writers WHERE space_id = ANY($1::uuid[])", list(spaces)
+            "SELECT device_id, incarnation, through FROM writers WHERE space_id = ANY($1::uuid[])",
+            list(spaces),
         )
         for device, incarnation, through in writers:
             held = sorted(n for one, of, n in numbers if (one, of) == (device, incarnation))

@@ -158,7 +158,7 @@ class Mortal:
             else:
                 assert not problem, f"a write that had returned is lost: {problem}"
             work.learn(ids_of(found))
-            work.begun += 100  # names of what was in doubt are not given again
+            work.begun += 1_000  # names of what was in doubt are not given again
         tokens = {token for token in tokens_of(found[SHARED]) if token.startswith("a")}
         assert self.met <= tokens <= self.met | self.maybe_met, "what met in the shared record is lost"
 
@@ -189,7 +189,9 @@ async def kill_devices(folder: Path, database_url: str, *, kills: int, seed: int
             await settle([client, other.client])
             await mortal.settle(client)
             works = [*mortal.works.values(), other.work]
-            await check_equal([client, other.client], works, met=mortal.met | other.met, maybe_met=mortal.maybe_met)
+            await check_equal(
+                [client, other.client], works, met=mortal.met | other.met, maybe_met=mortal.maybe_met
+            )
             await check_served(client, server, works)
             await check_laws(client)
         await check_laws(other.client)
@@ -228,7 +230,9 @@ async def kill_postgres(folder: Path, *, kills: int, seed: int = 1) -> Report:
     return report
 
 
-async def _kill_under_pushes(report: Report, server: LiveServer, strike: Callable[[int], Awaitable[None]], *, kills: int, seed: int) -> Report:
+async def _kill_under_pushes(
+    report: Report, server: LiveServer, strike: Callable[[int], Awaitable[None]], *, kills: int, seed: int
+) -> Report:
     chance, began = random.Random(seed), time.perf_counter()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(server)
@@ -278,8 +282,14 @@ def main() -> None:
         for name in ("device", "server", "postgres"):
             (folder / name).mkdir()
         async with EmbeddedPostgres(folder / "cluster") as postgres:
-            print((await kill_devices(folder / "device", postgres.url, kills=kills, seed=seed)).as_json(), flush=True)
-            print((await kill_servers(folder / "server", postgres.url, kills=fewer, seed=seed)).as_json(), flush=True)
+            print(
+                (await kill_devices(folder / "device", postgres.url, kills=kills, seed=seed)).as_json(),
+                flush=True,
+            )
+            print(
+                (await kill_servers(folder / "server", postgres.url, kills=fewer, seed=seed)).as_json(),
+                flush=True,
+            )
         print((await kill_postgres(folder / "postgres", kills=fewer, seed=seed)).as_json(), flush=True)
 
     with fast_folder() as folder:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import select
 import signal
 import socket
+import subprocess
 import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import pairwise
@@ -51,7 +52,7 @@ class LiveServer:
         self.starts = 0
         self._database_url = database_url
         self._log = folder / "server.log"
-        self._process: Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -73,7 +74,7 @@ class LiveServer:
 
     @property
     def is_running(self) -> bool:
-        return self._process is not None and self._process.returncode is None
+        return self._process is not None and self._process.poll() is None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -87,6 +88,19 @@ class LiveServer:
 
     async def start(self) -> str:
         """Start it, and return its address once it listens."""
+        return await asyncio.to_thread(self.start_now)
+
+    async def stop(self) -> None:
+        """Stop it as an operator does; it must end cleanly."""
+        await asyncio.to_thread(self.stop_now)
+
+    async def kill(self) -> None:
+        """End it where it stands."""
+        assert self.is_running, self._end_of_log()
+        await asyncio.to_thread(self._end, signal.SIGKILL)
+
+    def start_now(self) -> str:
+        """`start`, blocking."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PJAIS_")}
         arguments = ["serve", "--port", str(self.port)]
         if self._database_url is None:
@@ -94,30 +108,32 @@ class LiveServer:
         else:
             environment["PJAIS_DATABASE_URL"] = self._database_url
         with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", _PROGRAM, *arguments, stdout=PIPE, stderr=log, env=environment
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
             )
         assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), _START_S_MAX)
-        assert line.decode().strip() == f"listening on {self.url}", self._log.read_text()[-3_000:]
+        assert select.select([self._process.stdout], [], [], _START_S_MAX)[0], self._end_of_log()
+        line = self._process.stdout.readline()
+        assert line.decode().strip() == f"listening on {self.url}", self._end_of_log()
         self.starts += 1
         return self.url
 
-    async def stop(self) -> None:
-        """Stop it as an operator does; it must end cleanly."""
-        assert await self._end(signal.SIGTERM) == 0, self._log.read_text()[-3_000:]
+    def stop_now(self) -> None:
+        """`stop`, blocking."""
+        assert self._end(signal.SIGTERM) == 0, self._end_of_log()
 
-    async def kill(self) -> None:
-        """End it where it stands."""
-        assert self.is_running, self._log.read_text()[-3_000:]
-        await self._end(signal.SIGKILL)
-
-    async def _end(self, number: signal.Signals) -> int | None:
+    def _end(self, number: signal.Signals) -> int:
         process, self._process = self._process, None
         assert process is not None
         process.send_signal(number)
-        await asyncio.wait_for(process.communicate(), _STOP_S_MAX)
+        process.communicate(timeout=_STOP_S_MAX)
         return process.returncode
+
+    def _end_of_log(self) -> str:
+        return self._log.read_text()[-3_000:]
 
     def postgres(self) -> tuple[int, list[int]]:
         """Return the processes of the embedded Postgres: its postmaster, and what that has started."""

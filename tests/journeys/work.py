@@ -46,7 +46,14 @@ class Held:
     def of(cls, note: Note) -> Held:
         lines = [line.id for line in note.lines]
         return cls(
-            note.id, set(note.tags), int(note.views), note.importance, note.settings, lines, note.scores, str(note.body)
+            note.id,
+            set(note.tags),
+            int(note.views),
+            note.importance,
+            note.settings,
+            lines,
+            note.scores,
+            str(note.body),
         )
 
 
@@ -66,6 +73,7 @@ class Work:
                 self.apply(part)
         elif what in {"insert", "many"}:
             for one in operation["records"]:
+                self.begun = max(self.begun, int(one["title"].rpartition("/")[2]))
                 self.records[one["title"]] = Held(one["id"], set(one["tags"]), importance=one["importance"])
         elif title != SHARED:
             self._change(self.records[title], what, operation)
@@ -215,7 +223,12 @@ async def perform(client: Client, operation: Operation, ids: dict[str, str]) -> 
 
 
 def _note(one: dict[str, Any]) -> Note:
-    fields = {"title": one["title"], "tags": set(one["tags"]), "importance": one["importance"], "body": Text("")}
+    fields = {
+        "title": one["title"],
+        "tags": set(one["tags"]),
+        "importance": one["importance"],
+        "body": Text(""),
+    }
     return Note(id=one["id"], **fields) if one["id"] else Note(**fields)
 
 

@@ -116,7 +116,7 @@ async def test_a_signature_for_one_purpose_or_by_another_key_opens_nothing(runni
             "nonce": text(nonce),
             "signature": signer.sign(purpose + nonce + device.device.bytes),
         }
-        assert code(await running.http.post("/v1/tokens", json=body)) == (401, "unauthorized")
+        assert code(await running.http.post("/v1/tokens", json=body)) == (401, "unknown_device")
     nonce = await running.challenge()
     body = {"device": str(uuid4()), "nonce": text(nonce), "signature": text(bytes(64))}
     assert code(await running.http.post("/v1/tokens", json=body)) == (401, "unknown_device")

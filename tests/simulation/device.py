@@ -77,6 +77,8 @@ class Device:
         self.is_offline = False  # no network at all
         self.is_closed = False  # the application does not run
         self.will_take_id: int | None = None  # the client id of the next opening, if chance is to repeat one
+        # Until it has been told that its id is another's: a second accident beside the one in 2**53 may do harm.
+        self.is_spared = False
         self.classes = KINDS
         self._wire = Tripwire(disk)
         self._doubt: Pen | None = None
@@ -95,7 +97,7 @@ class Device:
         if self.client is not None or self.is_closed:
             return
         wire = self._wire = Tripwire(self.disk)
-        if self.chance.random() < 0.1 and not self._is_calm:
+        if self.chance.random() < 0.1 and not (self._is_calm or self.will_take_id):
             wire.crash_before(self.chance.randint(0, 60))
         self.classes = self.chance.choice(CLASSES) if self.chance.random() < 0.2 else KINDS
         chance = self.world.chance(f"{self.name} opening {self._openings}")
@@ -128,7 +130,7 @@ class Device:
         def draw(count: int) -> bytes:
             taken = self.will_take_id
             if count == 7 and taken is not None:  # of the three things that are drawn, only a client id takes 7 bytes
-                self.will_take_id, self._may_be_taken = None, True
+                self.will_take_id, self._may_be_taken, self.is_spared = None, True, True
                 return (taken - 1).to_bytes(7, "big")
             return chance.randbytes(count)
 
@@ -327,6 +329,7 @@ class Device:
             if not self._may_be_taken:
                 raise Broken("client ids are not used twice", f"{self.name}: {error}")
             self.world.fault("client id was taken")
+            self.is_spared = False
         elif isinstance(error, ServerMisbehaved | ServerLostData) or (
             isinstance(error, ServerRefused) and error.code not in _EXCUSED
         ):

@@ -83,7 +83,7 @@ class Faults:
         if not self._is_on:
             return
         device = self.chance.choice(self.devices)
-        if any(weight for _, weight in self._kinds):
+        if not device.is_spared and any(weight for _, weight in self._kinds):
             ((kind, _),) = self.chance.choices(self._kinds, [weight for _, weight in self._kinds])
             await kind(device)
         self.begin()

@@ -183,7 +183,7 @@ def _kept(documents: dict[Key, Contents], edits: Sequence[Edit]) -> None:
             else:
                 held = leaves.get(name, REMOVED) if "." in name else found[name]
             if held != value:
-                raise Broken(KEPT, f"{key} {name} is {held!r}, and {value!r} was written last; {_writes(made, name)}; {sorted(contents.reg)}")
+                raise Broken(KEPT, f"{key} {name} is {held!r}, and {value!r} was written last; {_writes(made, name)}")
         for name, elements in expected.sets.items():
             if found[name] != elements:
                 raise Broken(KEPT, f"{key} {name} is {found[name]}, and should be {elements}")
