@@ -23,6 +23,9 @@ __all__ = ["FORMAT", "prepare", "rebuild"]
 
 FORMAT: Final = 1
 
+# The fingerprint of tables that are not filled yet: an opening that ends in between leaves them to the next one.
+_EMPTY: Final = ""
+
 _OWN = (
     "CREATE TABLE pjais_meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
     """CREATE TABLE pjais_tables(
@@ -67,7 +70,7 @@ def prepare(connection: Connection, tables: Iterable[Table], path: str | os.Path
             connection.execute(statement)
         connection.execute(
             "INSERT INTO pjais_tables(collection, fingerprint, names) VALUES (?, ?, ?)",
-            (name, table.fingerprint, " ".join([name, *(child.name for child in table.lists.values())])),
+            (name, _EMPTY, " ".join([name, *(child.name for child in table.lists.values())])),
         )
         stale.append(table)
     return stale
@@ -83,3 +86,6 @@ def rebuild(corridor: Corridor, tables: Iterable[Table]) -> None:
             document = corridor.documents.get(doc)
             if write_whole_row(corridor.connection, table, doc, record, document.contents, had_row=False)[0]:
                 corridor.connection.execute("UPDATE pjais_documents SET has_row = 1 WHERE doc = ?", (doc,))
+        corridor.connection.execute(
+            "UPDATE pjais_tables SET fingerprint = ? WHERE collection = ?", (table.fingerprint, table.name)
+        )

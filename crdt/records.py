@@ -79,7 +79,7 @@ def create(
     suffix = f"@{client}" if is_chosen else ""
     mark = suffix.encode()
     stamp = encode_reading(reading)
-    # Two creations of one id would both write the plain "@", and Yjs would keep one by client id: each entry has its own.
+    # Two creations of one id would both write the plain "@", and Yjs would keep one by client id.
     registers: dict[str, bytes] = {} if is_chosen else {"@": stamp}
     entries = [(key.encode(), data) for key, data in registers.items()]  # the registers, as they are written
     sets: dict[str, list[str]] = {}

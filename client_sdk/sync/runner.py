@@ -22,7 +22,7 @@ from typing import Final
 from websockets.client import backoff
 
 from client_sdk.errors import ClientError, SyncTimeout
-from client_sdk.sync import frames
+from client_sdk.sync import frames, inbox
 from client_sdk.sync.device import Replica
 from client_sdk.sync.engine import Engine
 from client_sdk.sync.errors import ServerMisbehaved, TransportClosed
@@ -154,7 +154,8 @@ class Runner:
                     await self.feed(Confirm())
                 while True:
                     turned, status = self._turned, self.status
-                    if status.state == "error" and status.last_error is not None:
+                    is_old = self._is_called and self.ending is not None  # it is tried again just now
+                    if status.state == "error" and status.last_error is not None and not is_old:
                         raise status.last_error
                     is_told = self._commits_told == self._commits
                     if status.state == "synced" and is_told and (status.verified or not verified):
@@ -382,7 +383,7 @@ class Runner:
             return
         is_idle = not await self._tell()
         if self._inbox:
-            event = self._inbox.popleft()
+            event = inbox.take(self._inbox)
             self._room.set()
             if isinstance(event, Exception):
                 raise event

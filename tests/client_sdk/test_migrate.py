@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 
 import client_sdk
 from client_sdk import Client, Counter, Record, Text
+from client_sdk.database import Connect, connect_sqlcipher
 from client_sdk.errors import NewerFile, QueryError
 from crdt.schema import schema_of
 from tests.client_sdk.device import KEY, check_laws, sources
+from tests.crashing import Crash, Fuse
 
 
 def old() -> type[Record]:
@@ -35,8 +38,10 @@ def new() -> type[Record]:
     return Thing
 
 
-def opening(path: Path, *records: type[Record], seed: int = 1) -> client_sdk.client.Opening:
-    return client_sdk.open(path, records=records, key=KEY, sources=sources(seed))
+def opening(
+    path: Path, *records: type[Record], seed: int = 1, connect: Connect = connect_sqlcipher
+) -> client_sdk.client.Opening:
+    return client_sdk.open(path, records=records, key=KEY, sources=sources(seed), connect=connect)
 
 
 async def all_of(client: Client, record: type[Record]) -> list[Any]:
@@ -71,6 +76,26 @@ async def test_fields_that_a_version_does_not_know_survive_its_edits(tmp_path: P
         await check_laws(client)
     async with opening(path, older, seed=4) as client:
         assert (await all_of(client, older))[0].size == 5
+
+
+async def test_a_crash_before_any_statement_of_an_opening_under_another_version_loses_no_row(tmp_path: Path) -> None:
+    older, newer = old(), new()
+    original, path = tmp_path / "original.db", tmp_path / "a.db"
+    async with opening(original, older) as client:
+        await client.collection(older).insert_many([older(id=str(n), name=f"n{n}") for n in range(3)])  # type: ignore[call-arg]
+    for statements in range(1_000):
+        shutil.copy(original, path)
+        fuse = Fuse()
+        fuse.set(statements)
+        try:
+            async with opening(path, newer, connect=fuse.connect):
+                assert statements > 40
+                break
+        except Crash:
+            pass
+        async with opening(path, newer, seed=2) as client:
+            assert [thing.name for thing in await all_of(client, newer)] == ["n0", "n1", "n2"], statements
+            await check_laws(client)
 
 
 async def test_a_record_without_a_field_that_is_required_now_waits_in_quarantine(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
+import client_sdk
 from client_sdk import Client
 from server.embedded import EmbeddedPostgres
-from tests.client_sdk.device import open_device
+from tests.client_sdk.device import KEY
+from tests.client_sdk.records import Note, Tag
 from tests.journeys.live import LiveServer
 from tests.postgres import query, run, with_database
 from tests.server.serving import Running
@@ -52,13 +54,10 @@ async def raw(server: LiveServer) -> AsyncIterator[Running]:
 @pytest.fixture
 async def opens(tmp_path: Path) -> AsyncIterator[Opens]:
     """Devices on files of this test's own."""
-    seeds: dict[str, int] = {}
-
     async with AsyncExitStack() as stack:
 
         async def opened(name: str, **options: Any) -> Client:
-            seed = seeds.setdefault(name, 1_000 * (len(seeds) + 1)) + 1
-            seeds[name] = seed
-            return await stack.enter_async_context(open_device(tmp_path / f"{name}.db", seed=seed, **options))
+            opening = client_sdk.open(tmp_path / f"{name}.db", records=[Note, Tag], key=KEY, **options)
+            return await stack.enter_async_context(opening)
 
         yield opened

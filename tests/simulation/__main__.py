@@ -1,7 +1,7 @@
 """``python -m tests.simulation``, or ``make simulate``: run many seeds, or one again.
 
 ``SEEDS=200`` runs so many, ``FIRST`` says from which on (0); ``SEED=17`` runs one and prints its trace. ``DEVICES`` and
-``OPERATIONS`` are for each seed (by default 3 to 5, and 200), ``JOBS`` how many processes share the seeds. The exit code is 1
+``OPERATIONS`` are for each seed (by default 3 to 5, and 200), ``JOBS`` how many processes share the seeds, ``STOP=1`` ends with the first seed that breaks a law. The exit code is 1
 if a law is broken; what replays it is printed with it.
 """
 
@@ -36,6 +36,8 @@ def main() -> int:
         print(_line(report), flush=True)
         if report.law:
             print(f"\n{told(report)}", flush=True)
+            if os.environ.get("STOP"):
+                break
     _print_summary(reports, time.perf_counter() - began)
     if one:
         print("\n".join(reports[0].trace))

@@ -7,6 +7,7 @@ tells whether it happened, all of it or nothing.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
@@ -30,7 +31,7 @@ from tests.simulation.ledger import Edit, Fact, Key
 from tests.simulation.network import Link, LinkTransport
 from tests.simulation.operations import ChangeOfMind, Pen, Person
 from tests.simulation.records import CLASSES, KINDS
-from tests.simulation.world import Broken, World
+from tests.simulation.world import Broken, World, where
 
 if TYPE_CHECKING:
     from tests.simulation.ledger import Ledger
@@ -145,13 +146,13 @@ class Device:
         try:
             await check_laws(self.client)
         except AssertionError as error:
-            raise Broken("rows, digest and outbox follow from the log", f"{self.name}: {error}") from error
+            raise Broken("rows, digest and outbox follow from the log", f"{self.name}: {where(error)}") from error
 
     async def _guarded(self, step: Callable[[], Awaitable[object]]) -> bool:
         """Carry out a step that may kill the device; say whether it lives."""
-        try:
+        with contextlib.suppress(Crash):
             await step()
-        except Crash:
+        if self._wire.is_blown:
             self.world.fault("crash before a statement", self.name)
             await self._die()
             return False
@@ -359,12 +360,14 @@ class Device:
             pen.intents.clear()
             self.world.note(f"{self.name} no room: {type(error).__name__}")
         except Crash:
+            pass
+        except Exception as error:
+            raise Broken("verbs do what they say", f"{self.name}: {where(error)}") from error
+        if wire.is_blown:  # also where the death was taken for an error of undoing
             self._doubt = pen
             self.world.fault("crash before a statement", f"{self.name} in a write")
             await self._die()
             return True
-        except (AssertionError, Exception) as error:
-            raise Broken("verbs do what they say", f"{self.name}: {error!r}") from error
         self._record(pen)
         self.world.note(f"{self.name} {done}")
         self.world.after(self.chance.randint(0, 60), f"{self.name} tells", self._tell)

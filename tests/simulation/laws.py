@@ -24,7 +24,7 @@ from tests.client_sdk.device import check_laws
 from tests.simulation.ledger import DELETED, REMOVED, Edit, Key, Ledger, expected_of
 from tests.simulation.operations import flat
 from tests.simulation.records import KINDS, Line
-from tests.simulation.world import Broken
+from tests.simulation.world import Broken, where
 
 if TYPE_CHECKING:
     from tests.simulation.device import Device
@@ -67,7 +67,7 @@ async def check_all(devices: Sequence[Device], server: Server, ledger: Ledger) -
         try:
             await check_laws(device.client)
         except AssertionError as error:
-            raise Broken(FILES, f"{device.name}: {error}") from error
+            raise Broken(FILES, f"{device.name}: {where(error)}") from error
     return len(numbers)
 
 
@@ -90,6 +90,9 @@ async def _equal(devices: Sequence[Device], server: Server) -> None:
         raise Broken(SETTLES, f"the log ends at {row['head']}, and is folded up to {row['position']}")
     for device in devices:
         assert device.client is not None
+        _, cursor = await device.client._replica.cursor()
+        if cursor != row["head"]:
+            raise Broken(FILES, f"{device.name} has read up to {row['head']}, and would go on from {cursor}")
         digest, records = await device.client.digest()
         if (digest, records) != (row["digest"].hex(), row["records"]):
             raise Broken(

@@ -11,11 +11,13 @@ import hashlib
 import heapq
 import itertools
 import random
+import traceback
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
-__all__ = ["Broken", "World"]
+__all__ = ["Broken", "World", "where"]
 
 _EPOCH_MS: Final = 1_750_000_000_000
 _TRACE_LINES_KEPT: Final = 400
@@ -30,6 +32,12 @@ class Broken(Exception):
         super().__init__(f"{law}: {detail}")
         self.law = law
         self.detail = detail
+
+
+def where(error: BaseException) -> str:
+    """Return an error with the line that raised it: an assertion alone says little."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{error!r} at {Path(last.filename).name}:{last.lineno}: {last.line}"
 
 
 class World:

@@ -351,11 +351,14 @@ async def test_receiving_goes_on_while_a_page_is_being_applied(
     await runner.synced(10)
     replica.gate.clear()
     sender = make(other, device=SECOND)
+    sender.start()
     for number in range(4 * host.model.page_entries):
         other.write("notes", f"r{number}", b"good %d" % number)
-    sender.start()
+        if number == 0:  # alone, so that it is a page of its own
+            sender.committed()
+            await replica.arrived.wait()
+    sender.committed()
     await sender.synced(10)
-    await replica.arrived.wait()
     while len(runner._inbox) < PAGES_IN_FLIGHT - 1:  # noqa: ASYNC110 - it rings no bell
         await asyncio.sleep(0)
     assert runner.status.cursor == 0
