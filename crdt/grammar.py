@@ -201,7 +201,8 @@ def walk_section(data: bytes, pos: int, count: int, client: int, clock: int) -> 
     add = blocks.append
     for _ in range(count):
         info = data[pos]
-        root = key = origin = right = values = text = None
+        root = key = origin = right = text = None
+        values: tuple[bytes, ...] | None = None
 
         if info < _HAS_RIGHT:  # neither origin: the parent is written
             if starts(_REGISTER, pos):  # most blocks of most updates

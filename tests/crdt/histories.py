@@ -75,13 +75,16 @@ class Device:
         self.doc.unobserve(self._subscription)
 
     def map(self, root: str) -> Map[Any]:
-        return self.doc.get(root, type=Map)
+        held: Map[Any] = self.doc.get(root, type=Map)
+        return held
 
-    def list(self, root: str) -> Array[Any]:
-        return self.doc.get(root, type=Array)
+    def array(self, root: str) -> Array[Any]:
+        held: Array[Any] = self.doc.get(root, type=Array)
+        return held
 
     def text(self, root: str) -> Text:
-        return self.doc.get(root, type=Text)
+        held: Text = self.doc.get(root, type=Text)
+        return held
 
     def create(self, chance: random.Random, *, is_minted: bool = True) -> bytes:
         """Write a new record; its id was chosen by the application unless it ``is_minted``."""
@@ -101,7 +104,7 @@ class Device:
                 self.map("count:views")[mark[1:]] = pack(chance.randrange(10**6))
             for root in LISTS:
                 if items := _items(chance, least=0):
-                    self.list(root).extend(items)
+                    self.array(root).extend(items)
             for root in TEXTS:
                 if text := _text(chance, least=0):
                     self.text(root).insert(0, text)
@@ -131,7 +134,7 @@ class Device:
         """Append to one list, as a conversation does."""
         self._is_writing = True
         with self.doc.transaction():
-            self.list(root).extend(_items(chance))
+            self.array(root).extend(_items(chance))
             self._write_register("updatedAt", [self.reading, 0])
         self._is_writing = False
         return self.made[-1]
@@ -168,10 +171,10 @@ class Device:
         self.map("count:views")[str(self.client)] = pack(chance.randrange(10**6))
 
     def append(self, chance: random.Random) -> None:
-        self.list(chance.choice(LISTS)).extend(_items(chance))
+        self.array(chance.choice(LISTS)).extend(_items(chance))
 
     def change_list(self, chance: random.Random) -> None:
-        items = self.list(chance.choice(LISTS))
+        items = self.array(chance.choice(LISTS))
         size = len(items)
         if size and chance.random() < 0.4:
             start = chance.randrange(size)

@@ -199,7 +199,7 @@ def test_an_append_after_the_last_item_was_deleted_is_known_as_one() -> None:
     for change in ("extend", "pop", "extend", "clear", "extend"):
         device._is_writing = True
         with device.doc.transaction():
-            items = device.list("list:messages")
+            items = device.array("list:messages")
             if change == "extend":
                 items.extend([b"\x01", b"\x02"])
             elif change == "pop":
@@ -218,7 +218,7 @@ def test_an_insertion_before_the_end_is_not_an_append() -> None:
     for place in (0, 0, 2, 2, 4):  # a | b a | b a c | b a d c | b a d c e
         device._is_writing = True
         with device.doc.transaction():
-            device.list("list:messages").insert(place, b"\x01")
+            device.array("list:messages").insert(place, b"\x01")
             device._write_register("updatedAt", [0])
         checked = check_update(device.made[-1], client=5, index=index)
         index.add(checked)
@@ -283,7 +283,7 @@ def test_items_and_deletes_are_named() -> None:
     device._is_writing = True
     with device.doc.transaction():
         device.map("reg")["title@7"] = b"\x01"
-        device.list("list:messages").extend([b"\x02", b"\x03"])
+        device.array("list:messages").extend([b"\x02", b"\x03"])
         device.text("text:body").insert(0, "a😀")
     first = check_update(device.made[-1], client=7, index=None)
     assert [(i.root, i.key, i.clock, i.length, i.values, i.text) for i in first.items] == [
@@ -297,7 +297,7 @@ def test_items_and_deletes_are_named() -> None:
     with device.doc.transaction():
         device.map("reg")["title@7"] = b"\x09"
         del device.text("text:body")[1:5]
-        device.list("list:messages").pop(0)
+        device.array("list:messages").pop(0)
     second = check_update(device.made[-1], client=7, index=index)
     assert [(i.root, i.key, i.origin, i.values) for i in second.items] == [
         ("reg", "title@7", (7, 0), (b"\x09",))
