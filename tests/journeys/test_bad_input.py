@@ -270,10 +270,10 @@ async def test_an_invitation_that_is_mistyped_used_or_expired_says_which(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 6 MiB, where this user may mount one."""
+    """A file system of 40 MiB, where this user may mount one."""
     place = tmp_path / "disk"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(place)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("mounting needs rights that this user has not; the test beside this needs none")
     yield place
@@ -284,7 +284,7 @@ async def test_a_full_disk_during_sync_is_said_and_all_goes_on_when_there_is_roo
     server: LiveServer, small_disk: Path, opens: Opens
 ) -> None:
     filler = small_disk / "filler"
-    filler.write_bytes(bytes(3 << 20))
+    filler.write_bytes(bytes(37 << 20))
     writer = await opens("writer")
     reader = await open_client(small_disk / "reader.db", records=[Note, Tag], key=KEY)
     try:

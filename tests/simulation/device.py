@@ -98,9 +98,9 @@ class Device:
         if self.client is not None or self.is_closed:
             return
         wire = self._wire = Tripwire(self.disk)
-        if self.chance.random() < 0.1 and not (self._is_calm or self.will_take_id):
-            wire.crash_before(self.chance.randint(0, 60))
-        self.classes = self.chance.choice(CLASSES) if self.chance.random() < 0.2 else KINDS
+        if self.chance.random() < 0.2 and not (self._is_calm or self.will_take_id):
+            wire.crash_before(self.chance.randint(0, 90))
+        self.classes = self.chance.choice(CLASSES) if self.chance.random() < 0.4 else KINDS
         chance = self.world.chance(f"{self.name} opening {self._openings}")
         self._openings += 1
         try:
