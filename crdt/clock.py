@@ -16,7 +16,7 @@ from typing import Final
 
 from crdt.limits import CLOCK_DRIFT_MS_MAX
 
-__all__ = ["COUNTER_BITS", "WALL_MS_MAX", "HybridClock", "reading_ms"]
+__all__ = ["COUNTER_BITS", "WALL_MS_MAX", "HybridClock", "offset_to_server", "reading_ms"]
 
 COUNTER_BITS: Final = 16
 WALL_MS_MAX: Final = (1 << 47) - 1 - CLOCK_DRIFT_MS_MAX

@@ -78,7 +78,9 @@ async def test_fields_that_a_version_does_not_know_survive_its_edits(tmp_path: P
         assert (await all_of(client, older))[0].size == 5
 
 
-async def test_a_crash_before_any_statement_of_an_opening_under_another_version_loses_no_row(tmp_path: Path) -> None:
+async def test_a_crash_before_any_statement_of_an_opening_under_another_version_loses_no_row(
+    tmp_path: Path,
+) -> None:
     older, newer = old(), new()
     original, path = tmp_path / "original.db", tmp_path / "a.db"
     async with opening(original, older) as client:

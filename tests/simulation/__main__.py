@@ -1,8 +1,8 @@
 """``python -m tests.simulation``, or ``make simulate``: run many seeds, or one again.
 
 ``SEEDS=200`` runs so many, ``FIRST`` says from which on (0); ``SEED=17`` runs one and prints its trace. ``DEVICES`` and
-``OPERATIONS`` are for each seed (by default 3 to 5, and 200), ``JOBS`` how many processes share the seeds, ``STOP=1`` ends with the first seed that breaks a law. The exit code is 1
-if a law is broken; what replays it is printed with it.
+``OPERATIONS`` are for each seed (by default 3 to 5, and 200), ``JOBS`` is how many processes share the seeds. ``STOP=1``
+ends with the first seed that breaks a law. The exit code is 1 if one does; what replays it is printed with it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from tests.simulation.seeds import Task, cluster, devices_of, run_many, run_seed
+from tests.simulation.seeds import Task, cluster, devices_of, quieten, run_many, run_seed
 from tests.simulation.simulation import Report
 
 __all__ = ["main"]
 
 _OPERATIONS = 200
-_TRACE_LINES_SHOWN = 60
 
 
 def main() -> int:
@@ -30,12 +29,13 @@ def main() -> int:
     operations = int(os.environ.get("OPERATIONS") or _OPERATIONS)
     tasks = [Task(seed, int(os.environ.get("DEVICES") or devices_of(seed)), operations) for seed in seeds]
     began = time.perf_counter()
+    quieten()
     reports = []
     for report in _run(tasks):
         reports.append(report)
         print(_line(report), flush=True)
         if report.law:
-            print(f"\n{told(report)}", flush=True)
+            print(f"\n{report.story}", flush=True)
             if os.environ.get("STOP"):
                 break
     _print_summary(reports, time.perf_counter() - began)
@@ -55,20 +55,11 @@ def _run(tasks: list[Task]) -> Iterator[Report]:
         yield from run_many(tasks, jobs=int(os.environ.get("JOBS") or "2"))
 
 
-def told(report: Report) -> str:
-    """Return a broken law for people: what, where, and how to see it again."""
-    shown = "\n".join(report.trace[-_TRACE_LINES_SHOWN:])
-    return (
-        f"{shown}\n\nseed {report.seed} breaks the law {report.law!r}:\n{report.detail[:4_000]}\n"
-        f"again: make simulate SEED={report.seed} DEVICES={report.devices} OPERATIONS={report.operations}\n"
-    )
-
-
 def _line(report: Report) -> str:
     return (
         f"seed {report.seed:>4}  {report.devices} devices  {report.edits:>4} edits  {report.rows:>4} rows  "
-        f"{sum(report.faults.values()):>4} faults  {report.events:>6} events  {report.simulated_s:>5.0f} s simulated in "
-        f"{report.seconds:>4.1f} s  {report.trace_hash}  {f'BROKEN: {report.law}' if report.law else 'ok'}"
+        f"{sum(report.faults.values()):>4} faults  {report.events:>6} events  {report.simulated_s:>5.0f} s simulated "
+        f"in {report.seconds:>4.1f} s  {report.trace_hash}  {f'BROKEN: {report.law}' if report.law else 'ok'}"
     )
 
 
@@ -83,8 +74,9 @@ def _print_summary(reports: Iterable[Report], seconds: float) -> None:
     print(
         f"\n{len(reports)} seeds, {sum(report.operations for report in reports)} operations, "
         f"{sum(report.edits for report in reports)} edits, {sum(report.rows for report in reports)} log rows, "
-        f"{sum(report.events for report in reports)} events, {sum(report.simulated_s for report in reports):.0f} simulated "
-        f"seconds in {seconds:.0f} s; {sum(bool(report.law) for report in reports)} broke a law"
+        f"{sum(report.events for report in reports)} events, "
+        f"{sum(report.simulated_s for report in reports):.0f} simulated seconds in {seconds:.0f} s; "
+        f"{sum(bool(report.law) for report in reports)} broke a law"
     )
 
 

@@ -1,8 +1,8 @@
 """One device: the real client on a real encrypted file, its runner driven step by step, and a life full of accidents.
 
-The device opens, dials, hears frames, writes, dies and opens again. Whatever it does may hit the tripwire and end it in the middle
-of a statement (`tests.crashing.Crash`). What was being written then is in doubt; when the file is open again, the outbox
-tells whether it happened, all of it or nothing.
+The device opens, dials, hears frames, writes, dies and opens again. Whatever it does may hit the tripwire and end it in
+the middle of a statement (`tests.crashing.Crash`). What was being written then is in doubt; when the file is open again,
+the outbox tells whether it happened, all of it or nothing.
 """
 
 from __future__ import annotations
@@ -11,23 +11,30 @@ import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 import client_sdk
 from client_sdk.client import Client
 from client_sdk.commit import Sources
 from client_sdk.config import Config
-from client_sdk.errors import ClientIdTaken, DiskFull, ServerLostData, ServerRefused, ServerUnreachable, TransactionFailed
+from client_sdk.errors import (
+    ClientIdTaken,
+    DiskFull,
+    ServerLostData,
+    ServerRefused,
+    ServerUnreachable,
+    TransactionFailed,
+)
 from client_sdk.sync.errors import ServerMisbehaved, TransportClosed
-from client_sdk.sync.events import Committed, Confirm, Lost, Tick
+from client_sdk.sync.events import Committed, Confirm, Lost, Tick, Wanted
 from client_sdk.sync.runner import Runner
 from client_sdk.sync.status import Status
 from client_sdk.sync.transport import Transport
-from crdt.updates import check_shape
-from crdt.values import leaf_path, split_edit
 from tests.client_sdk.device import check_laws
 from tests.crashing import Crash
+from tests.simulation.evidence import edits_of, identities, renamed
 from tests.simulation.files import Copy, Disk, FullDisk, Tripwire
-from tests.simulation.ledger import Edit, Fact, Key
+from tests.simulation.ledger import Edit, Key
 from tests.simulation.network import Link, LinkTransport
 from tests.simulation.operations import ChangeOfMind, Pen, Person
 from tests.simulation.records import CLASSES, KINDS
@@ -40,11 +47,15 @@ if TYPE_CHECKING:
 __all__ = ["Device"]
 
 _KEY: Final = bytes(range(32))
-_CONFIG: Final = Config(inline="always", readers=1, synchronous="NORMAL", hot_document_bytes=6_000, cached_statements=128)
+_CONFIG: Final = Config(
+    inline="always", readers=1, synchronous="NORMAL", hot_document_bytes=6_000, cached_statements=128
+)
 _EDITS_A_PUSH: Final = 5
 _TICK_MS: Final = 5_000
 #: How a session may end without anybody being wrong.
-_EXCUSED: Final = frozenset({"database_unavailable", "cannot_serve", "space_busy", "out_of_order", "documents_behind"})
+_EXCUSED: Final = frozenset(
+    {"unauthorized", "database_unavailable", "cannot_serve", "space_busy", "out_of_order", "documents_behind"}
+)
 
 
 class Device:
@@ -130,7 +141,9 @@ class Device:
 
         def draw(count: int) -> bytes:
             taken = self.will_take_id
-            if count == 7 and taken is not None:  # of the three things that are drawn, only a client id takes 7 bytes
+            if (
+                count == 7 and taken is not None
+            ):  # of the three things that are drawn, only a client id takes 7 bytes
                 self.will_take_id, self._may_be_taken, self.is_spared = None, True, True
                 return (taken - 1).to_bytes(7, "big")
             return chance.randbytes(count)
@@ -146,7 +159,9 @@ class Device:
         try:
             await check_laws(self.client)
         except AssertionError as error:
-            raise Broken("rows, digest and outbox follow from the log", f"{self.name}: {where(error)}") from error
+            raise Broken(
+                "rows, digest and outbox follow from the log", f"{self.name}: {where(error)}"
+            ) from error
 
     async def _guarded(self, step: Callable[[], Awaitable[object]]) -> bool:
         """Carry out a step that may kill the device; say whether it lives."""
@@ -204,9 +219,12 @@ class Device:
         """Replace the disk by an older copy: what was made since is owed only as far as the server has it."""
         await self.close()
         self._doubt = None
-        held = {row[0]: row[1] for row in await self.server.rows(
-            "SELECT incarnation, max(through) FROM writers WHERE space_id = $1 GROUP BY incarnation"
-        )}
+        held = {
+            row[0]: row[1]
+            for row in await self.server.rows(
+                "SELECT incarnation, max(through) FROM writers WHERE space_id = $1 GROUP BY incarnation"
+            )
+        }
         for edit in self.made[made:]:
             edit.is_loose = edit.is_loose or held.get(edit.incarnation, 0) < edit.n
         self.made = self.made[:made]
@@ -264,6 +282,9 @@ class Device:
         await self._step(runner.dial)
 
     async def _token_again(self, is_refused: bool) -> str:
+        if is_refused:
+            self.world.note(f"{self.name} gets another token")
+            self.token = await self.server.token(UUID(self.identity))
         return self.token
 
     async def _connect(self) -> Transport:
@@ -297,6 +318,12 @@ class Device:
             runner = self.runner
             await self._step(lambda: runner.feed(Confirm()))
 
+    async def want(self, key: Key) -> None:
+        """Fetch a record's whole document, as after an update that could not be applied."""
+        if self.link is not None and self.runner is not None:
+            runner = self.runner
+            await self._step(lambda: runner.feed(Wanted(*key)))
+
     async def _tell(self) -> None:
         """Tell the engine that something was written."""
         if self.runner is not None and self.client is not None:
@@ -308,8 +335,10 @@ class Device:
         known = self._identities()
         if not await self._guarded(step):
             return
-        if known and self._identities() != known:
-            self._renamed(known)
+        others = renamed(known, self._identities()) if known else {}
+        if others:
+            self.world.note(f"{self.name} renamed {len(others)}")
+            self.ledger.rename(self.made, self.identity, others)
         runner = self.runner
         if runner is None or runner.ending is None or self._is_dialling:
             return
@@ -342,11 +371,11 @@ class Device:
 
     # -- Writing
 
-    async def write(self) -> bool:
-        """Let the person do something here; say whether the device was there for it."""
+    async def write(self) -> bool | None:
+        """Let the person do something here; say whether there was something to do, None if the device is not there."""
         client = self.client
         if client is None:
-            return False
+            return None
         pen, wire = Pen(client), self._wire
         done = ""
         try:
@@ -371,80 +400,21 @@ class Device:
         self._record(pen)
         self.world.note(f"{self.name} {done}")
         self.world.after(self.chance.randint(0, 60), f"{self.name} tells", self._tell)
-        return True
+        return not done.startswith("nothing")
 
     def _record(self, pen: Pen, *, is_doubted: bool = False) -> None:
-        """Enter into the ledger what the outbox has of an operation: all that was asked for, or nothing."""
+        """Enter into the ledger what has come of an operation."""
         assert self.client is not None
-        corridor = self.client._writer.corridor
         with self._wire.held():
-            rows = corridor.connection.execute(
-                'SELECT o.n, o.client, o.collection, o.record, l.doc, l."update" FROM pjais_outbox o'
-                " JOIN pjais_log l ON l.position = o.position WHERE o.incarnation = ? AND o.n >= ? ORDER BY o.n",
-                (pen.incarnation, pen.before_n),
-            ).fetchall()
-            if len(rows) != len(pen.intents) and not (is_doubted and not rows):
-                raise Broken(
-                    "an operation happens as a whole",
-                    f"{self.name}: {len(rows)} of {len(pen.intents)} edits are in the outbox: {pen.intents}",
-                )
-            made = []
-            for (n, client, collection, record, doc, update), intent in zip(rows, pen.intents, strict=False):
-                shape = check_shape(update, client=client)
-                document = corridor.documents.get(doc)
-                seen = document.clocks()
-                seen.pop(client, None)
-                assert intent.collection == collection and intent.record in (None, record)
-                made.append(
-                    Edit(
-                        device=self.identity,
-                        incarnation=pen.incarnation,
-                        client=client,
-                        n=n,
-                        start=shape.start,
-                        end=shape.end,
-                        key=Key(collection, record),
-                        reading=corridor.clock.last,
-                        seen=seen,
-                        facts=tuple(_happened(intent.facts, document.contents.reg, client, corridor.clock.last)),
-                        is_creation=shape.is_creation,
-                    )
-                )
+            made = edits_of(
+                self.client, self.identity, pen.incarnation, pen.before_n, pen.intents, is_doubted=is_doubted
+            )
         self.ledger.add(made)
         self.made += made
 
     def _identities(self) -> dict[tuple[int, int], int]:
-        """Return (incarnation, client) of what is pending, with the place of its first edit: cheap while nothing is odd."""
+        """Return under which identities something is pending; nobody asks as long as no id can be taken."""
         if not self._may_be_taken or self.client is None:
             return {}
-        corridor = self.client._writer.corridor
         with self._wire.held():
-            rows = corridor.connection.execute(
-                "SELECT incarnation, client, min(position) FROM pjais_outbox GROUP BY incarnation, client"
-            ).fetchall()
-        return {(incarnation, client): position for incarnation, client, position in rows}
-
-    def _renamed(self, before: dict[tuple[int, int], int]) -> None:
-        after = {position: identity for identity, position in self._identities().items()}
-        renamed = {
-            old: after[position] for old, position in before.items() if position in after and after[position] != old
-        }
-        if renamed:
-            self.world.note(f"{self.name} renamed {len(renamed)}")
-        self.ledger.rename(self.made, self.identity, renamed)
-
-
-def _happened(facts: tuple[Fact, ...], registers: object, client: int, reading: int) -> list[Fact]:
-    """Return the facts, without leaves that had their value already and no conflict to clear."""
-    assert isinstance(registers, dict)
-    happened = []
-    for fact in facts:
-        if fact.kind == "again":
-            field, _, leaf = fact.name.partition(".")
-            entry = registers.get(f"{leaf_path(field, leaf.split('.'))}@{client}")
-            edit = split_edit(entry) if entry is not None else None
-            if edit is None or edit[0] != reading:
-                continue
-            fact = Fact("set", fact.name, fact.value)
-        happened.append(fact)
-    return happened
+            return identities(self.client)

@@ -1,7 +1,7 @@
 """What goes wrong, when, and to whom: drawn from the seed, each seed with a temper of its own.
 
-Each fault is one that a person's machines meet. They stop at `end`, which leaves every device open, with room on its disk and
-a network; clocks stay as wrong as they are.
+Each fault is one that a person's machines meet. They stop at `Faults.end`, which leaves every device open, with room on
+its disk and a network; clocks stay as wrong as they are.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 from tests.simulation.device import Device
 from tests.simulation.files import Copy, Disk
@@ -71,6 +72,8 @@ class Faults:
             (self._take_id, 1),
             (self._slow_down, 1),
             (self._fold_anew, 1),
+            (self._expire_token, 1),
+            (self._want, 2),
         )
         # A seed's temper: some faults are frequent in it, some do not happen.
         self._kinds = [(kind, weight * self.chance.choice((0, 1, 1, 4))) for kind, weight in kinds]
@@ -132,6 +135,18 @@ class Faults:
 
     async def _fold_anew(self, _: Device) -> None:
         await self.server.fold_anew()
+
+    async def _expire_token(self, device: Device) -> None:
+        self.world.fault("token expired", device.name)
+        await self.server.forget_tokens(UUID(device.identity))
+        if device.link is not None:
+            device.link.cut("cut")
+
+    async def _want(self, device: Device) -> None:
+        keys = list(self.ledger.keys)
+        if keys:
+            self.world.faults["document fetched"] += 1
+            await device.want(self.chance.choice(keys))
 
     # -- Device
 
@@ -211,7 +226,9 @@ class Faults:
             if other.client is None or device.client is None or other.identity == device.identity:
                 continue
             client = other.client._writer.corridor.client
-            claimed = await self.server.rows(f"SELECT 1 FROM writers WHERE space_id = $1 AND client_id = {client}")
+            claimed = await self.server.rows(
+                f"SELECT 1 FROM writers WHERE space_id = $1 AND client_id = {client}"
+            )
             if claimed and not device.has_seen(client):
                 self.world.fault("client id drawn twice", f"{device.name} as {other.name}")
                 await device.close()

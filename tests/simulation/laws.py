@@ -22,8 +22,8 @@ from crdt.records import read
 from crdt.schema import schema_of
 from tests.client_sdk.device import check_laws
 from tests.simulation.ledger import DELETED, REMOVED, Edit, Key, Ledger, expected_of
-from tests.simulation.operations import flat
 from tests.simulation.records import KINDS, Line
+from tests.simulation.values import flat
 from tests.simulation.world import Broken, where
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def is_settled(device: Device, head: int) -> bool:
     if runner is None or device.client is None:
         return False
     status = runner.status
-    return status.state == "synced" and status.verified is True and status.cursor == head and status.pending == 0
+    return (
+        status.state == "synced" and status.verified is True and status.cursor == head and status.pending == 0
+    )
 
 
 async def check_all(devices: Sequence[Device], server: Server, ledger: Ledger) -> int:
@@ -63,7 +65,9 @@ async def check_all(devices: Sequence[Device], server: Server, ledger: Ledger) -
     for device in devices:
         assert device.client is not None
         if await _documents(device) != documents:
-            raise Broken(EQUAL, f"{device.name} has other contents than {devices[0].name}, under the same digest")
+            raise Broken(
+                EQUAL, f"{device.name} has other contents than {devices[0].name}, under the same digest"
+            )
         try:
             await check_laws(device.client)
         except AssertionError as error:
@@ -72,13 +76,19 @@ async def check_all(devices: Sequence[Device], server: Server, ledger: Ledger) -
 
 
 async def _no_refusals(devices: Sequence[Device], server: Server) -> None:
-    for row in await server.rows("SELECT n, collection, record_id, code, detail FROM refusals WHERE space_id = $1"):
+    for row in await server.rows(
+        "SELECT n, collection, record_id, code, detail FROM refusals WHERE space_id = $1"
+    ):
         raise Broken(HONEST, f"the server refused {tuple(row)}")
-    for row in await server.rows("SELECT position, collection, record_id, reason FROM quarantine WHERE space_id = $1"):
+    for row in await server.rows(
+        "SELECT position, collection, record_id, reason FROM quarantine WHERE space_id = $1"
+    ):
         raise Broken(HONEST, f"the server could not fold {tuple(row)}")
     for device in devices:
         assert device.client is not None
-        for found in await device.client.sql("SELECT collection, record, code, detail, source FROM pjais_quarantine"):
+        for found in await device.client.sql(
+            "SELECT collection, record, code, detail, source FROM pjais_quarantine"
+        ):
             raise Broken(HONEST, f"{device.name} has in quarantine {tuple(found)}")
 
 
@@ -96,7 +106,8 @@ async def _equal(devices: Sequence[Device], server: Server) -> None:
         digest, records = await device.client.digest()
         if (digest, records) != (row["digest"].hex(), row["records"]):
             raise Broken(
-                EQUAL, f"{device.name}: {records} records {digest}; server: {row['records']} {row['digest'].hex()}"
+                EQUAL,
+                f"{device.name}: {records} records {digest}; server: {row['records']} {row['digest'].hex()}",
             )
 
 
@@ -117,7 +128,9 @@ async def _log(server: Server, ledger: Ledger) -> set[tuple[str, int, int]]:
         if row["position"] != place:
             raise Broken(ONE_ROW, f"position {place} is missing")
         if row["clock_start"] != ends[row["client_id"], key]:
-            raise Broken(ONE_ROW, f"client {row['client_id']} goes on in {key} at {row['clock_start']}, out of turn")
+            raise Broken(
+                ONE_ROW, f"client {row['client_id']} goes on in {key} at {row['clock_start']}, out of turn"
+            )
         ends[row["client_id"], key] = row["clock_end"]
         if edit is None:
             raise Broken(ONE_ROW, f"nobody made {tuple(row)}")
@@ -135,12 +148,14 @@ async def _documents(device: Device) -> dict[Key, Contents]:
     """Return everything that a device's log says, read anew."""
 
     def read_all(corridor: Corridor) -> dict[Key, Contents]:
-        found = {}
+        found: dict[Key, Contents] = {}
         for doc, collection, record in corridor.connection.execute(
             "SELECT doc, collection, record FROM pjais_documents ORDER BY collection, record"
         ).fetchall():
             stored = corridor.log.read(corridor.connection, doc)
-            found[Key(collection, record)] = _Comparable.of(Document.load(stored.snapshot, stored.tail, client=1).contents)
+            found[Key(collection, record)] = _Comparable.of(
+                Document.load(stored.snapshot, stored.tail, client=1).contents
+            )
         return found
 
     assert device.client is not None
@@ -171,7 +186,9 @@ def _kept(documents: dict[Key, Contents], edits: Sequence[Edit]) -> None:
     for edit in edits:
         by_key.setdefault(edit.key, []).append(edit)
     if by_key.keys() != documents.keys():
-        raise Broken(KEPT, f"{by_key.keys() ^ documents.keys()} are written and not there, or there and not written")
+        raise Broken(
+            KEPT, f"{by_key.keys() ^ documents.keys()} are written and not there, or there and not written"
+        )
     for key, made in by_key.items():
         contents = documents[key]
         expected = expected_of(made)
@@ -186,7 +203,9 @@ def _kept(documents: dict[Key, Contents], edits: Sequence[Edit]) -> None:
             else:
                 held = leaves.get(name, REMOVED) if "." in name else found[name]
             if held != value:
-                raise Broken(KEPT, f"{key} {name} is {held!r}, and {value!r} was written last; {_writes(made, name)}")
+                raise Broken(
+                    KEPT, f"{key} {name} is {held!r}, and {value!r} was written last; {_writes(made, name)}"
+                )
         for name, elements in expected.sets.items():
             if found[name] != elements:
                 raise Broken(KEPT, f"{key} {name} is {found[name]}, and should be {elements}")

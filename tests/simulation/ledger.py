@@ -72,7 +72,6 @@ class Edit:
     reading: int
     seen: dict[int, int]
     facts: tuple[Fact, ...]
-    is_creation: bool
     is_loose: bool = False
 
     @property
@@ -114,7 +113,9 @@ class Ledger:
             self.edits.append(edit)
             self.keys.setdefault(edit.key)
 
-    def rename(self, made: Iterable[Edit], device: str, renamed: dict[tuple[int, int], tuple[int, int]]) -> None:
+    def rename(
+        self, made: Iterable[Edit], device: str, renamed: dict[tuple[int, int], tuple[int, int]]
+    ) -> None:
         """Follow a device that gave its pending edits another (incarnation, client)."""
         clients = {old[1]: new[1] for old, new in renamed.items()}
         for edit in made:

@@ -1,8 +1,8 @@
 """``python -m tests.simulation.mutants``, or ``make mutants``: does the simulation notice when something is broken?
 
-Each mutant is a small change to a copy of the source, of the kind that a tired person makes: a check that is left out,
-two statements in two transactions, a number that is not moved. Seeds are run on it until a law breaks; one that breaks none within
-`SEEDS` has survived, and the exit code is 1. ``MUTANT=word`` runs those whose name has the word in it.
+Each mutant is a small change to a copy of the source, of the kind that a tired person makes: a check that is left out, two
+statements in two transactions, a number that is not moved. Seeds are run on it until a law breaks. One that breaks none
+within `SEEDS` seeds has survived, and the exit code is 1. ``MUTANT=word`` runs those whose name has the word in it.
 """
 
 from __future__ import annotations
@@ -244,7 +244,8 @@ def main() -> int:
             verdicts.append(verdict)
             seed = str(verdict.seed) if verdict.law else "-"
             print(
-                f"{mutant.name:<52}{verdict.law or 'SURVIVED':<50}{seed:>5}{verdict.seconds:>7.1f}", flush=True
+                f"{mutant.name:<52}{verdict.law or 'SURVIVED':<50}{seed:>5}{verdict.seconds:>7.1f}",
+                flush=True,
             )
         # A law that breaks on the source as it is would catch anything.
         seeds = sorted({verdict.seed for verdict in verdicts if verdict.law})
@@ -285,7 +286,9 @@ def _judged(mutant: Mutant | None, idle: SimpleQueue[str], first: int = 0, seeds
     broken = re.search(r"^seed +(\d+) .*BROKEN: (.*)$", ran.stdout, re.MULTILINE)
     if broken is None and ran.returncode != 0:
         name = "no mutant" if mutant is None else mutant.name
-        raise RuntimeError(f"{name}: the simulation did not run\n{ran.stdout[-2_000:]}\n{ran.stderr[-4_000:]}")
+        raise RuntimeError(
+            f"{name}: the simulation did not run\n{ran.stdout[-2_000:]}\n{ran.stderr[-4_000:]}"
+        )
     law, seed = (broken[2], int(broken[1])) if broken else ("", -1)
     return Verdict(mutant, law, seed, time.perf_counter() - began)
 
@@ -301,7 +304,9 @@ def _copied(mutant: Mutant | None) -> Iterator[Path]:
         if mutant is not None:
             path = folder / mutant.path
             text = path.read_text(encoding="utf-8")
-            assert text.count(mutant.old) == 1, f"{mutant.name}: its place stands {text.count(mutant.old)} times"
+            assert text.count(mutant.old) == 1, (
+                f"{mutant.name}: its place stands {text.count(mutant.old)} times"
+            )
             path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
         yield folder
     finally:

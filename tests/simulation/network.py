@@ -14,7 +14,7 @@ from client_sdk.sync.errors import TransportClosed
 
 if TYPE_CHECKING:
     from tests.simulation.device import Device
-    from tests.simulation.server import Seat
+    from tests.simulation.seat import Seat
     from tests.simulation.world import World
 
 __all__ = ["CUTS", "Link", "LinkTransport"]
@@ -115,9 +115,6 @@ class Link:
         if self.is_open_at_device:
             self.is_open_at_device = False
             await self.device.lost(self, reason)
-
-
-
 
 
 class LinkTransport:

@@ -6,8 +6,6 @@ refused; what is left when the operation has returned is owed (`tests.simulation
 
 from __future__ import annotations
 
-import datetime as dt
-import itertools
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
@@ -20,12 +18,11 @@ from crdt.errors import ValidationError
 from crdt.fields import Kind
 from crdt.schema import Field, schema_of
 from tests.simulation.ledger import DELETED, REMOVED, Fact, Intent, Ledger
-from tests.simulation.records import Line, Mood
+from tests.simulation.records import Line
+from tests.simulation.values import COLOURS, LEAVES, Values, flat, is_same, nested
 
 __all__ = ["ChangeOfMind", "Pen", "Person"]
 
-_COLOURS: Final = ("red", "green", "blue", "white", "black", 'a "quoted" one')
-_LEAVES: Final = ("theme", "font.size", "font.face", "tricky/na~me@7")
 _CHOSEN: Final = 8  # ids that applications choose, the same on every device
 _STAMPS: Final = ("id", "created_at", "updated_at")
 _TRIES: Final = 4
@@ -61,12 +58,12 @@ class Pen:
 
 
 class Person:
-    """Somebody who writes on devices; all of them draw from one supply of things that are the only one of their kind."""
+    """Whoever writes on the devices; what they write comes from one supply, so no two items are alike."""
 
     def __init__(self, chance: random.Random, ledger: Ledger) -> None:
         self._chance = chance
         self._ledger = ledger
-        self._numbers = itertools.count(1)
+        self._values = Values(chance)
         self._verbs: list[tuple[int, Callable[[Pen, type[Record]], Awaitable[str]]]] = [
             (10, self._insert),
             (6, self._insert_chosen),
@@ -100,7 +97,9 @@ class Person:
     async def _one(self, pen: Pen, classes: Sequence[type[Record]]) -> str:
         weights = [weight for weight, _ in self._verbs]
         (_, verb), *_ = self._chance.choices(self._verbs, weights)
-        record = classes[0] if len(classes) == 1 or self._chance.random() < 0.8 else self._chance.choice(classes)
+        record = (
+            classes[0] if len(classes) == 1 or self._chance.random() < 0.8 else self._chance.choice(classes)
+        )
         try:
             return await verb(pen, record)
         except DuplicateRecord:
@@ -132,11 +131,9 @@ class Person:
         values: dict[str, Any] = {}
         for field in _fields(record):
             if field.required or self._chance.random() < 0.4:
-                values[field.name] = self._value(field)
+                values[field.name] = self._values.of(field)
         made: Any = record(id=chosen, **values)
-        facts = [
-            fact for field in _fields(record) for fact in _put_in(field, getattr(made, field.name))
-        ]
+        facts = [fact for field in _fields(record) for fact in _put_in(field, getattr(made, field.name))]
         return made, tuple(facts)
 
     # -- Changing
@@ -147,14 +144,18 @@ class Person:
         if held is None:
             return "nothing to update"
         values = {
-            field.name: self._value(field)
+            field.name: self._values.of(field)
             for field in self._chance.sample(registers, self._chance.randint(1, min(3, len(registers))))
         }
         if _fields(record, Kind.MAP) and self._chance.random() < 0.4:
-            leaf = self._chance.choice(_LEAVES)
-            values[f"settings.{leaf}"] = self._leaf()
+            leaf = self._chance.choice(LEAVES)
+            values[f"settings.{leaf}"] = self._values.leaf()
         facts = tuple(
-            Fact("again" if "." in name and _is_same(flat(held.settings), name[9:], value) else "set", name, value)
+            Fact(
+                "again" if "." in name and is_same(flat(held.settings), name[9:], value) else "set",
+                name,
+                value,
+            )
             for name, value in values.items()
         )
         stored = await pen.write(
@@ -176,31 +177,32 @@ class Person:
         old = getattr(held, field.name)
         new, facts = self._changed(field, old)
         await pen.write(
-            [Intent(_name(record), held.id, facts)], lambda: _of(pen, record).update(held.id, **{field.name: new})
+            [Intent(_name(record), held.id, facts)],
+            lambda: _of(pen, record).update(held.id, **{field.name: new}),
         )
         return f"set {held.id[:23]} {field.name}"
 
     def _changed(self, field: Field, old: Any) -> tuple[Any, tuple[Fact, ...]]:
         chance, name = self._chance, field.name
         if field.kind is Kind.SET:
-            new = set(chance.sample(_COLOURS, chance.randint(0, 3)))
+            new = set(chance.sample(COLOURS, chance.randint(0, 3)))
             return new, (
                 *(Fact("add", name, one) for one in sorted(new - old)),
                 *(Fact("remove", name, one) for one in sorted(old - new)),
             )
         if field.kind is Kind.MAP:
-            leaves = {leaf: self._leaf() for leaf in chance.sample(_LEAVES, chance.randint(0, 3))}
+            leaves = {leaf: self._values.leaf() for leaf in chance.sample(LEAVES, chance.randint(0, 3))}
             gone = [leaf for leaf in flat(old) if leaf not in leaves]
             return nested(leaves), (
                 *(
-                    Fact("again" if _is_same(flat(old), leaf, value) else "set", f"{name}.{leaf}", value)
+                    Fact("again" if is_same(flat(old), leaf, value) else "set", f"{name}.{leaf}", value)
                     for leaf, value in leaves.items()
                 ),
                 *(Fact("set", f"{name}.{leaf}", REMOVED) for leaf in gone),
             )
         start = chance.randint(0, len(old))
         end = chance.randint(start, min(len(old), start + 3))
-        fresh = self._value(field)
+        fresh = self._values.of(field)
         new_value = old[:start] + fresh + old[end:]
         return new_value, (Fact("put", name, _pieces(fresh)), Fact("take", name, _pieces(old[start:end])))
 
@@ -217,7 +219,7 @@ class Person:
         held, field = await self._pick(pen, record), self._field(record, Kind.SET)
         if held is None or field is None:
             return "nothing to add to"
-        added = self._chance.sample(_COLOURS, self._chance.randint(1, 2))
+        added = self._chance.sample(COLOURS, self._chance.randint(1, 2))
         intent = Intent(_name(record), held.id, tuple(Fact("add", field.name, one) for one in added))
         await pen.write([intent], lambda: _of(pen, record).add(held.id, **{field.name: set(added)}))
         return f"add {held.id[:23]} {added}"
@@ -226,7 +228,7 @@ class Person:
         held, field = await self._pick(pen, record), self._field(record, Kind.SET)
         if held is None or field is None:
             return "nothing to remove from"
-        removed = self._chance.sample(_COLOURS, self._chance.randint(1, 2))
+        removed = self._chance.sample(COLOURS, self._chance.randint(1, 2))
         intent = Intent(_name(record), held.id, tuple(Fact("remove", field.name, one) for one in removed))
         await pen.write([intent], lambda: _of(pen, record).remove(held.id, **{field.name: set(removed)}))
         return f"remove {held.id[:23]} {removed}"
@@ -235,7 +237,7 @@ class Person:
         held, field = await self._pick(pen, record), self._field(record, Kind.LIST)
         if held is None or field is None:
             return "nothing to append to"
-        items = self._value(field)
+        items = self._values.of(field)
         intent = Intent(_name(record), held.id, (Fact("put", field.name, _pieces(items)),))
         await pen.write([intent], lambda: _of(pen, record).append(held.id, **{field.name: items}))
         return f"append {held.id[:23]} {field.name} {len(items)}"
@@ -247,7 +249,9 @@ class Person:
         items = getattr(held, field.name)
         start = self._chance.randrange(len(items))
         count = self._chance.randint(1, min(3, len(items) - start))
-        intent = Intent(_name(record), held.id, (Fact("take", field.name, _pieces(items[start : start + count])),))
+        intent = Intent(
+            _name(record), held.id, (Fact("take", field.name, _pieces(items[start : start + count])),)
+        )
         await pen.write([intent], lambda: _of(pen, record).remove_items(held.id, field.name, start, count))
         return f"remove_items {held.id[:23]} {field.name} {count}"
 
@@ -265,7 +269,7 @@ class Person:
             facts.append(Fact("take", field.name, tuple(text[start : start + count])))
             text = text[:start] + text[start + count :]
         if not options or self._chance.random() < 0.7:
-            fresh = self._value(field)
+            fresh = self._values.of(field)
             options["insert"] = (self._chance.randint(0, len(text)), fresh)
             facts.append(Fact("put", field.name, tuple(fresh)))
         intent = Intent(_name(record), held.id, tuple(facts))
@@ -322,72 +326,6 @@ class Person:
     def _field(self, record: type[Record], kind: Kind) -> Field | None:
         fields = _fields(record, kind)
         return self._chance.choice(fields) if fields else None
-
-    def _value(self, field: Field) -> Any:
-        chance = self._chance
-        if field.kind is Kind.SET:
-            return set(chance.sample(_COLOURS, chance.randint(1, 3)))
-        if field.kind is Kind.COUNTER:
-            return chance.choice((1, 2, -1))
-        if field.kind is Kind.MAP:
-            return nested({leaf: self._leaf() for leaf in chance.sample(_LEAVES, chance.randint(1, 3))})
-        if field.kind is Kind.TEXT:
-            return "".join(self._character() for _ in range(chance.randint(1, 4)))
-        if field.name == "lines":
-            return [Line(id=f"line {next(self._numbers)}", content="…" * chance.randrange(40)) for _ in range(chance.randint(1, 3))]
-        if field.name == "scores":
-            return [next(self._numbers) for _ in range(chance.randint(1, 3))]
-        number = next(self._numbers)
-        match field.name:
-            case "pinned":
-                return chance.random() < 0.5
-            case "rating":
-                return None if chance.random() < 0.2 else number / 4
-            case "due":
-                return dt.datetime(2024, 1, 1, tzinfo=dt.UTC) + dt.timedelta(minutes=number)
-            case "mood":
-                return chance.choice(list(Mood))
-            case "importance":
-                return chance.randint(0, 100)
-            case _:
-                return f"{field.name} {number}"
-
-    def _leaf(self) -> Any:
-        return self._chance.choice((None, True, f"leaf {next(self._numbers)}", next(self._numbers), [1, "two"]))
-
-    def _character(self) -> str:
-        """Return a character that no text has yet: from a private plane, each second one a pair in UTF-16."""
-        number = next(self._numbers)
-        return chr((0xF_0000 if number % 2 else 0xE000) + number // 2 % 0x1900)
-
-
-def _is_same(held: dict[str, Any], name: str, value: Any) -> bool:
-    return name in held and type(held[name]) is type(value) and held[name] == value
-
-
-def flat(value: dict[str, Any]) -> dict[str, Any]:
-    """Return a map's leaves, by their names with dots."""
-    return dict(_leaves(value, ""))
-
-
-def nested(leaves: dict[str, Any]) -> dict[str, Any]:
-    """Return the map that has these leaves."""
-    made: dict[str, Any] = {}
-    for name, value in leaves.items():
-        *above, last = name.split(".")
-        place = made
-        for part in above:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return made
-
-
-def _leaves(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, inner in value.items():
-        if isinstance(inner, dict) and inner:
-            yield from _leaves(inner, f"{prefix}{name}.")
-        else:
-            yield prefix + name, inner
 
 
 def _put_in(field: Field, value: Any) -> Iterator[Fact]:

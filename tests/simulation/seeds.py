@@ -23,7 +23,7 @@ from server.settings import load_settings
 from tests.postgres import fast_folder, query, with_database
 from tests.simulation.simulation import Report, simulate
 
-__all__ = ["Task", "cluster", "devices_of", "run_many", "run_seed"]
+__all__ = ["Task", "cluster", "devices_of", "quieten", "run_many", "run_seed"]
 
 _MEMORY: Final = Path("/dev/shm")
 
@@ -60,13 +60,16 @@ def cluster(databases: int) -> Iterator[list[str]]:
 
 def run_seed(task: Task, url: str) -> Report:
     """Run one seed in this process."""
-    # What is worth saying is in the trace.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    logging.disable(logging.CRITICAL)
     folder = _MEMORY if _MEMORY.is_dir() else None
     return asyncio.run(
         simulate(task.seed, devices=task.devices, operations=task.operations, url=url, folder=folder)
     )
+
+
+def quieten() -> None:
+    """Let nothing be logged by this process: what is worth saying is in the trace."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.disable(logging.CRITICAL)
 
 
 def run_many(tasks: Sequence[Task], *, jobs: int) -> Iterator[Report]:
@@ -86,6 +89,7 @@ _url = ""
 
 def _begin(idle: queue.Queue[str]) -> None:
     global _url  # noqa: PLW0603 - the database that this process works on
+    quieten()
     _url = idle.get()
 
 

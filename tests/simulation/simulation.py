@@ -1,8 +1,8 @@
 """One seed from its beginning to its verdict.
 
-Devices write while everything goes wrong; then the faults stop, everybody opens and dials, and there is so much simulated time to
-come to rest. After that the laws are checked (`tests.simulation.laws`), every file is closed and opened again, and they
-are checked once more.
+Devices write while everything goes wrong; then the faults stop, everybody opens and dials, and there is so much simulated
+time to come to rest. After that the laws are checked (`tests.simulation.laws`), every file is closed and opened again, and
+they are checked once more.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _LATER_MS: Final = 500  # when the device is not there
 _REST_MS: Final = 15 * 60_000
 _NAMES: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _GROUP_ROWS_MAX: Final = 12
+_TRACE_LINES_SHOWN: Final = 60
+_DETAIL_SHOWN: Final = 4_000  # characters
 
 
 @dataclass(slots=True)
@@ -56,9 +58,20 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     trace: list[str] = field(default_factory=list)
 
+    @property
+    def story(self) -> str:
+        """What broke, where it came from, and how to see it again."""
+        shown = "\n".join(self.trace[-_TRACE_LINES_SHOWN:])
+        return (
+            f"{shown}\n\nseed {self.seed} breaks the law {self.law!r}:\n{self.detail[:_DETAIL_SHOWN]}\n"
+            f"again: make simulate SEED={self.seed} DEVICES={self.devices} OPERATIONS={self.operations}\n"
+        )
 
-async def simulate(seed: int, *, devices: int, operations: int, url: str, folder: Path | None = None) -> Report:
-    """Run one seed on the database at ``url``, which is emptied; ``folder`` is where files go (in memory if possible)."""
+
+async def simulate(
+    seed: int, *, devices: int, operations: int, url: str, folder: Path | None = None
+) -> Report:
+    """Run one seed on the database at ``url``, which is emptied. Files go into ``folder``, in memory if possible."""
     report = Report(seed, devices, operations)
     began = time.perf_counter()
     place = Path(tempfile.mkdtemp(prefix="pjais-simulation-", dir=folder))
@@ -126,7 +139,9 @@ class _Run:
         disk = Disk(self.place / name)
         device = Device(self.world, self.server, self.ledger, self.person, disk, name, (str(identity), token))
         # Some come late: they find a long log.
-        first_ms = self.chance.randint(0, 60_000) if self.chance.random() < 0.25 else self.chance.randint(0, 500)
+        first_ms = (
+            self.chance.randint(0, 60_000) if self.chance.random() < 0.25 else self.chance.randint(0, 500)
+        )
         self.world.after(first_ms, f"{name} opens", device.open)
         self._start(device, first_ms)
 
@@ -138,9 +153,12 @@ class _Run:
         async def write() -> None:
             if self.left <= 0:
                 return
-            if await device.write():
-                self.left -= 1
-                self._write_soon(device, 0 if self.chance.random() < 0.2 else self.chance.randint(1, _PAUSE_MS_MAX))
+            did = await device.write()
+            if did is not None:
+                self.left -= did
+                self._write_soon(
+                    device, 0 if self.chance.random() < 0.2 else self.chance.randint(1, _PAUSE_MS_MAX)
+                )
             else:
                 self._write_soon(device, _LATER_MS)
 
@@ -165,8 +183,11 @@ class _Run:
             head = await self.server.head()
 
         world.every(1_000, "look at the head", look)
-        if not await world.run(lambda: all(is_settled(device, head) for device in self.devices), within_ms=_REST_MS):
+        if not await world.run(
+            lambda: all(is_settled(device, head) for device in self.devices), within_ms=_REST_MS
+        ):
             standing = ", ".join(
-                f"{device.name}: {device.runner.status if device.runner else 'not running'}" for device in self.devices
+                f"{device.name}: {device.runner.status if device.runner else 'not running'}"
+                for device in self.devices
             )
             raise Broken(SETTLES, f"within {_REST_MS // 1_000} s; head {head}, {standing}")
