@@ -156,7 +156,9 @@ class Database:
 
     async def _give_back(self, connection: Connection) -> None:
         """Return a connection. What was done with it stands, even if it is lost by now: the pool drops such a one."""
-        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, OSError, *_GONE):
+        with contextlib.suppress(
+            asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, OSError, *_GONE
+        ):
             await self.pool.release(connection)
 
     async def transaction(

@@ -321,7 +321,11 @@ async def pull(switch: Switch, victim: Client, *, count: int, seed: int) -> Pull
             await asyncio.sleep(0.05)
             assert victim.status.state != "error", victim.status
     rows = await victim.sql("SELECT code, detail, source FROM pjais_quarantine")
-    odd = [tuple(row) for row in rows if not (row["code"] and row["detail"] and row["source"] in {"pull", "schema"})]
+    odd = [
+        tuple(row)
+        for row in rows
+        if not (row["code"] and row["detail"] and row["source"] in {"pull", "schema"})
+    ]
     assert not odd, odd[:3]
     pulled.quarantined = dict(Counter(row["code"] for row in rows))
     pulled.documents_made = (await victim.sql("SELECT count(*) FROM pjais_documents"))[0][0]

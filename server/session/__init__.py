@@ -27,6 +27,7 @@ import structlog
 
 from crdt import errors as kernel
 from crdt import wire
+from crdt.ids import CLIENT_ID_BITS
 from crdt.limits import PAGE_BYTES_TARGET, SESSION_SPACES_MAX
 from server import access, spaces
 from server.admit import Admit, Admitted
@@ -141,6 +142,10 @@ class Session:
             raise MalformedMessage("a session has one Hello")
         if hello.protocol != wire.PROTOCOL:
             raise ProtocolMismatch(ours=wire.PROTOCOL, theirs=hello.protocol)
+        if not (1 <= hello.client < 1 << CLIENT_ID_BITS and 1 <= hello.incarnation < 1 << 63):
+            raise MalformedMessage(
+                "client and incarnation of a Hello are positive, and of at most 53 and 63 bits"
+            )
         if len(hello.cursors) > SESSION_SPACES_MAX:
             raise TooLarge("SESSION_SPACES_MAX", size=len(hello.cursors), allowed=SESSION_SPACES_MAX)
         async with self._meeting.database.connection() as connection:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from crdt.limits import PAGES_IN_FLIGHT
+from crdt.limits import COLLECTION_NAME_BYTES_MAX, PAGES_IN_FLIGHT, RECORD_ID_BYTES_MAX
 from server.errors import MalformedMessage, TooLarge
 
 __all__ = ["FETCHES_MAX", "Feed", "WantedDocument"]
@@ -98,8 +98,15 @@ class Feed:
         """Remember a `Fetch`.
 
         Raises:
+            MalformedMessage: there can be no such record.
             TooLarge: the device waits for too many already.
         """
+        if not (
+            0 < len(collection) <= COLLECTION_NAME_BYTES_MAX
+            and 0 < len(record) <= RECORD_ID_BYTES_MAX
+            and "\0" not in collection + record  # Postgres takes none
+        ):
+            raise MalformedMessage("no record has such a name")
         if len(self.fetches) >= FETCHES_MAX:
             raise TooLarge("FETCHES_MAX", size=len(self.fetches) + 1, allowed=FETCHES_MAX)
         self.fetches.append(WantedDocument(collection, record, self.head))

@@ -109,7 +109,9 @@ async def check_served(client: Client, server: LiveServer, works: Sequence[Work]
 
 
 async def check_log(url: str, acknowledged: Mapping[Client, Acknowledged]) -> int:
-    """Return the log's rows: one for each update, without gaps, and each that was acknowledged with the bytes it had."""
+    """Return the log's rows: one for each update, without gaps, and each that was acknowledged with the bytes
+    it had.
+    """
     connection = await asyncpg.connect(url)
     try:
         for table in ("refusals", "quarantine"):

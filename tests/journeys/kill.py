@@ -9,8 +9,9 @@ Three journeys, each on real parts in real processes:
 After each death what had returned must be there, and at the end of a journey no acknowledged update may be missing in
 the server's log, nor stand there twice, and all devices must be equal, and proved so. A loss is an `AssertionError`.
 
-``KILLS`` in the environment is the number for the device (50); server and Postgres get two fifths of it each. ``SEED`` is
-the seed (1): it decides what is written and about when is killed, the machine's own timing decides the rest.
+``KILLS`` in the environment is the number for the device (50); server and Postgres get two fifths of it each.
+``SEED`` is the seed (1): it decides what is written and about when is killed, the machine's own timing
+decides the rest.
 """
 
 from __future__ import annotations

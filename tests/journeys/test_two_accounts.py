@@ -54,7 +54,7 @@ async def is_shown(raw: Running, device: Device, value: str, times: int = 1) -> 
     return (await raw.http.get(route, headers=bearer(device))).text.count(value) == times
 
 
-async def tried_by_http(raw: Running, stranger: Device, space: str) -> list[object]:
+async def tried_by_http(raw: Running, stranger: Device, space: str) -> list[Any]:
     """What a stranger is told on each route that names a space."""
     invitation = {"invitation": text(b"i" * 16), "proofKey": text(Key().public), "sealed": text(b"s")}
     answers = []

@@ -1,4 +1,6 @@
-"""A device in this process that writes until it is told to end, whatever dies around it, and notes what is acknowledged."""
+"""A device in this process that writes until it is told to end, whatever dies around it, and notes what is
+acknowledged.
+"""
 
 from __future__ import annotations
 

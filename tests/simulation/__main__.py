@@ -1,8 +1,9 @@
 """``python -m tests.simulation``, or ``make simulate``: run many seeds, or one again.
 
-``SEEDS=200`` runs so many, ``FIRST`` says from which on (0); ``SEED=17`` runs one and prints its trace. ``DEVICES`` and
-``OPERATIONS`` are for each seed (by default 3 to 5, and 200), ``JOBS`` is how many processes share the seeds. ``STOP=1``
-ends with the first seed that breaks a law. The exit code is 1 if one does; what replays it is printed with it.
+``SEEDS=200`` runs so many, ``FIRST`` says from which on (0); ``SEED=17`` runs one and prints its trace.
+``DEVICES`` and ``OPERATIONS`` are for each seed (by default 3 to 5, and 200), ``JOBS`` is how many processes
+share the seeds. ``STOP=1`` ends with the first seed that breaks a law. The exit code is 1 if one does; what
+replays it is printed with it.
 """
 
 from __future__ import annotations

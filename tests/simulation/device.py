@@ -1,8 +1,8 @@
 """One device: the real client on a real encrypted file, its runner driven step by step, and a life full of accidents.
 
-The device opens, dials, hears frames, writes, dies and opens again. Whatever it does may hit the tripwire and end it in
-the middle of a statement (`tests.crashing.Crash`). What was being written then is in doubt; when the file is open again,
-the outbox tells whether it happened, all of it or nothing.
+The device opens, dials, hears frames, writes, dies and opens again. Whatever it does may hit the tripwire and end it
+before a statement (`tests.crashing.Crash`). What was being written then is in doubt; when the file is open again, the
+outbox tells whether it happened, all of it or nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from client_sdk.errors import (
     TransactionFailed,
 )
 from client_sdk.sync.errors import ServerMisbehaved, TransportClosed
-from client_sdk.sync.events import Committed, Confirm, Lost, Tick, Wanted
+from client_sdk.sync.events import Committed, Confirm, Event, Lost, Tick, Wanted
 from client_sdk.sync.runner import Runner
 from client_sdk.sync.status import Status
 from client_sdk.sync.transport import Transport
@@ -303,33 +303,30 @@ class Device:
 
     async def lost(self, link: Link, reason: str) -> None:
         """A connection turns out to be gone."""
-        if link is self.link and self.runner is not None:
-            runner = self.runner
-            await self._step(lambda: runner.feed(Lost(TransportClosed(1006, reason))))
-
-    async def _tick(self) -> None:
-        if self.link is not None and self.runner is not None:
-            runner = self.runner
-            await self._step(lambda: runner.feed(Tick(self.world.now_ms)))
+        if link is self.link:
+            await self._feed(Lost(TransportClosed(1006, reason)))
 
     async def confirm(self) -> None:
         """Have it verified once more that both sides are equal."""
-        if self.link is not None and self.runner is not None:
-            runner = self.runner
-            await self._step(lambda: runner.feed(Confirm()))
+        await self._feed(Confirm())
 
     async def want(self, key: Key) -> None:
         """Fetch a record's whole document, as after an update that could not be applied."""
-        if self.link is not None and self.runner is not None:
-            runner = self.runner
-            await self._step(lambda: runner.feed(Wanted(*key)))
+        await self._feed(Wanted(*key))
+
+    async def _tick(self) -> None:
+        await self._feed(Tick(self.world.now_ms))
 
     async def _tell(self) -> None:
-        """Tell the engine that something was written."""
+        """Tell the engine, connected or not, that something was written."""
         if self.runner is not None and self.client is not None:
-            runner, replica = self.runner, self.client._replica
-            pending = await replica.pending_count()
+            runner, pending = self.runner, await self.client._replica.pending_count()
             await self._step(lambda: runner.feed(Committed(pending)))
+
+    async def _feed(self, event: Event) -> None:
+        if self.link is not None and self.runner is not None:
+            runner = self.runner
+            await self._step(lambda: runner.feed(event))
 
     async def _step(self, step: Callable[[], Awaitable[object]]) -> None:
         known = self._identities()

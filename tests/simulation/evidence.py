@@ -1,7 +1,7 @@
 """What a device's own outbox and documents say of an operation: the evidence that the ledger is written from.
 
-The person says what was asked for; the outbox says which updates came of it, and the documents what those had seen. It is
-read right after the operation, or, where the device died of it, as soon as the file is open again.
+The person says what was asked for; the outbox says which updates came of it, and the documents what those had seen.
+It is read right after the operation, or, where the device died of it, as soon as the file is open again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A device's disk: its file as it stands at any moment, copied, put back, and cut off in the middle of a statement.
 
-A process that dies leaves the file and its log exactly as they were. So the `Tripwire` copies both at the moment at which
-it blows, and that copy takes the place of whatever an orderly closing, which a dead process does not get, makes of them.
+A process that dies leaves the file and its log exactly as they were. So the `Tripwire` copies both at the moment at
+which it blows, and the copy takes the place of what an orderly closing, which a dead process does not get, makes of
+them.
 """
 
 from __future__ import annotations

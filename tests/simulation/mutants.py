@@ -1,8 +1,9 @@
 """``python -m tests.simulation.mutants``, or ``make mutants``: does the simulation notice when something is broken?
 
-Each mutant is a small change to a copy of the source, of the kind that a tired person makes: a check that is left out, two
-statements in two transactions, a number that is not moved. Seeds are run on it until a law breaks. One that breaks none
-within `SEEDS` seeds has survived, and the exit code is 1. ``MUTANT=word`` runs those whose name has the word in it.
+Each mutant is a small change to a copy of the source, of the kind that a tired person makes: a check that is
+left out, two statements in two transactions, a number that is not moved. Seeds are run on it until a law
+breaks. One that breaks none within `SEEDS` seeds has survived, and the exit code is 1. ``MUTANT=word`` runs
+those whose name has the word in it.
 """
 
 from __future__ import annotations

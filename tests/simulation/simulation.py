@@ -1,8 +1,8 @@
 """One seed from its beginning to its verdict.
 
-Devices write while everything goes wrong; then the faults stop, everybody opens and dials, and there is so much simulated
-time to come to rest. After that the laws are checked (`tests.simulation.laws`), every file is closed and opened again, and
-they are checked once more.
+Devices write while everything goes wrong; then the faults stop, everybody opens and dials, and there is so much
+simulated time to come to rest. After that the laws are checked (`tests.simulation.laws`), every file is closed and
+opened again, and they are checked once more.
 """
 
 from __future__ import annotations
