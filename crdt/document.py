@@ -167,15 +167,21 @@ class Document:
                 not to be used any more.
         """
         index = check_snapshot(snapshot)
+        if (client := self.index.contradicted_by(index)) is not None:
+            raise UpdateRefused("history", f"what client {client} wrote stands elsewhere in the document here")
         doc = self._opened()
         _apply(doc, snapshot)
         self.tail_bytes += len(snapshot)
-        self._index = check_snapshot(doc.get_update())
+        merged = doc.get_update()
+        self._index = check_snapshot(merged)
         missing = {
             client: clock for client, clock in index.clocks.items() if self._index.next_clock(client) < clock
         }
         if missing:
             raise UpdateRefused("pending", f"the document does not reach its own clocks {missing}")
+        # Hostile parts may lie otherwise in memory than in the bytes: go on with what a later opening will read.
+        self._doc = pycrdt.Doc(client_id=self.client)
+        _apply(self._doc, merged)
         self._contents = None
 
     def edit(self, operations: Sequence[Operation], *, reading: int) -> tuple[Update, CheckedUpdate]:

@@ -14,7 +14,7 @@ Beyond places it knows four small things:
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -232,6 +232,25 @@ class DocumentIndex:
         for place in places:
             if place[1] is None:
                 self.neighbours.cut(place)
+
+    def contradicted_by(self, other: DocumentIndex) -> int | None:
+        """Return a client whose items stand elsewhere in the other document, as far as both know them.
+
+        None if there is none. Two copies of one record never contradict one another, and only such may be merged:
+        what one lacks points at items of the other, and pycrdt comes to harm where these are of another root or key.
+        """
+        for client, known in self._known.items():
+            theirs = other._known.get(client)
+            if theirs is None:
+                continue
+            end = min(known.end, theirs.end)
+            ours_count, theirs_count = bisect_left(known.starts, end), bisect_left(theirs.starts, end)
+            if (
+                known.starts[:ours_count] != theirs.starts[:theirs_count]
+                or known.places[:ours_count] != theirs.places[:theirs_count]
+            ):
+                return client
+        return None
 
     def copy(self) -> DocumentIndex:
         """Return an independent equal."""

@@ -232,7 +232,7 @@ class Pair:
             here, there = (self.first, self.second) if number % 2 else (self.second, self.first)
             heard, title = asyncio.Event(), f"{number} at {time.monotonic_ns()}"
             query = there.collection(Note).where(title=title)
-            subscription = query.subscribe(lambda rows, heard=heard: heard.set() if rows else None)
+            subscription = query.subscribe(lambda rows, heard=heard: heard.set() if rows else None)  # type: ignore[misc]
             began = time.perf_counter()
             try:
                 await here.collection(Note).insert(Note(title=title))

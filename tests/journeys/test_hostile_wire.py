@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -111,8 +112,7 @@ async def ended(raw: Running, frames: list[bytes | str], device: Device | None) 
         except TimeoutError:
             return codes, 0
         except ConnectionClosed as closed:
-            assert closed.rcvd is not None
-            return codes, closed.rcvd.code
+            return codes, closed.rcvd.code if closed.rcvd is not None else -1
 
 
 async def surprises(
@@ -138,7 +138,7 @@ async def test_what_is_no_message_ends_its_session_with_a_code(server: LiveServe
     for what, frame in NO_MESSAGES.items():
         for greeted in (None, device):
             codes, closed = await ended(raw, [frame], greeted)
-            is_large = what.endswith("past the limit") or what.endswith("says so")
+            is_large = what.endswith(("past the limit", "says so"))
             is_large |= greeted is None and len(frame) > HELLO_BYTES_MAX
             assert (codes, closed) == (["too_large" if is_large else "malformed"], 1008), what
     assert await ended(raw, ["text"], device) == (["malformed"], 1008)
