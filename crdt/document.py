@@ -168,7 +168,9 @@ class Document:
         """
         index = check_snapshot(snapshot)
         if (client := self.index.contradicted_by(index)) is not None:
-            raise UpdateRefused("history", f"what client {client} wrote stands elsewhere in the document here")
+            raise UpdateRefused(
+                "history", f"what client {client} wrote stands elsewhere in the document here"
+            )
         doc = self._opened()
         _apply(doc, snapshot)
         self.tail_bytes += len(snapshot)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycrdt import Doc
 
 from crdt.ends import Ends
 from crdt.grammar import Id
@@ -277,3 +279,37 @@ def test_entries_that_many_begin_under_one_key_count_steps() -> None:
     for client in range(10):
         index.put(client, 0, 1, ("reg", "@"), None, None, None)
     assert index.neighbours.steps == sum(range(2, 11))
+
+
+@given(st.randoms(use_true_random=False))
+def test_two_moments_of_one_history_never_contradict_one_another(chance: random.Random) -> None:
+    history = History.random(chance)
+    history.close()
+    index, doc = DocumentIndex(), Doc[Any]()
+    moments: list[DocumentIndex] = []
+    for client, update in history.log:
+        index.add(check_update(update, client=client, index=index))
+        doc.apply_update(update)
+        moments += [index.copy(), check_snapshot(doc.get_update())]
+    for one in moments:
+        for other in moments:
+            assert one.contradicted_by(other) is None
+
+
+def test_a_history_that_stands_elsewhere_contradicts() -> None:
+    index, longer, elsewhere, cut = DocumentIndex(), DocumentIndex(), DocumentIndex(), DocumentIndex()
+    for one, end in ((index, 3), (longer, 5)):
+        one.put(7, 0, 1, ("reg", "a"), None, None, None)
+        one.put(7, 1, end - 1, ("list:m", None), None, None, None)
+    elsewhere.put(7, 0, 1, ("reg", "a"), None, None, None)
+    elsewhere.put(7, 1, 1, ("list:n", None), None, None, None)
+    cut.put(7, 0, 1, ("reg", "a"), None, None, None)
+    cut.put(7, 1, 1, ("list:m", None), None, None, None)
+    cut.put(7, 2, 1, ("list:m", None), None, None, None)
+    other = DocumentIndex()
+    other.put(8, 0, 9, ("list:n", None), None, None, None)
+    assert (
+        index.contradicted_by(longer) is longer.contradicted_by(index) is index.contradicted_by(other) is None
+    )
+    for wrong in (elsewhere, cut):
+        assert index.contradicted_by(wrong) == wrong.contradicted_by(longer) == 7

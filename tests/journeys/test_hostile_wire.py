@@ -1,13 +1,13 @@
-"""What no honest device or server says, said over the wire: each is answered with a code, and honest devices go on.
+"""What no honest device says, said to a running server: each is answered with a code, and honest devices go on.
 
-The first half speaks to a running server, the second to a running device. The long form is `tests.hostile_wire`.
+The long form is `tests.hostile_wire`; what a hostile server says to a device is in `test_hostile_server`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,82 +15,17 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from crdt import wire
-from crdt.limits import DECOMPRESSED_BYTES_MAX, FRAME_BYTES_MAX, PUSH_EDITS_MAX, RECORD_ID_BYTES_MAX
+from crdt.limits import FRAME_BYTES_MAX, PUSH_EDITS_MAX, RECORD_ID_BYTES_MAX
+from tests.hostile_wire import honest_pair, push
+from tests.journeys.hazards import HAZARDS, NO_MESSAGES, pack
 from tests.journeys.live import LiveServer
 from tests.server.people import Device, creation, edits, hello
-from tests.server.serving import Key, Running, opened
-
-if sys.version_info >= (3, 14):  # pragma: no cover
-    from compression import zstd
-else:
-    from backports import zstd
+from tests.server.serving import Key, Running, opened, text
 
 __all__: list[str] = []
 
 SILENCE_S_MAX = 5.0
 HELLO_BYTES_MAX = 64 * 1024  # who has not said who they are gets no more attention
-
-pack = msgspec.msgpack.encode
-
-# From the notes on what breaks this stack: bytes that make pycrdt die, hang, panic, or mute another device.
-HAZARDS = {
-    "seven bytes that make the next read a segmentation fault": bytes.fromhex("01010300000000"),
-    "accepted, then every snapshot panics": bytes.fromhex("010100010080808080000000000000"),
-    "fourteen bytes that loop for ever": bytes.fromhex("0101070008010474656d700074022d31"),
-    "a value nested 100,000 deep": b"\x01\x01\x07\x00\x28\x01\x03reg\x01a\x01"
-    + b"\x75\x01" * 100_000
-    + b"\x7e\x00",
-    "an emoji as text in an array": b"\x01\x01\x07\x00\x04\x01\x06list:m\x04" + "😀".encode() + b"\x00",
-    "a GC block over clocks of nobody": bytes.fromhex("01010700000500"),
-    "a skip block": bytes.fromhex("010107000a0500"),
-    "a count of 2^29 blocks": b"\x01\xff\xff\xff\xff\x01\x07\x00",
-    "a count of 2^29 clients": b"\xff\xff\xff\xff\x01",
-    "2^29 deletes": b"\x01\x01\x07\x00\x28\x01\x03reg\x01a\x01\x74\x01\x31\x01\x07\xff\xff\xff\xff\x01",
-    "nothing": b"",
-    "zero clients": b"\x00\x00",
-    "the second encoding": bytes.fromhex("0000000000000000000000000000"),
-}
-
-
-def bomb(size: int, *, declares: bool = True) -> bytes:
-    """A few kilobytes that decompress to ``size`` bytes."""
-    options: dict[int, int] = {zstd.CompressionParameter.content_size_flag: int(declares)}
-    compressor = zstd.ZstdCompressor(options=options)
-    if declares:
-        compressor.set_pledged_input_size(size)
-    chunk = bytes(1 << 20)
-    body = b"".join(compressor.compress(chunk) for _ in range(size >> 20))
-    return b"\x01" + body + compressor.flush()
-
-
-NESTED = b"\x00" + b"\x91" * 100_000 + b"\xc0"
-NO_MESSAGES = {
-    "nothing": b"",
-    "an encoding that is none": b"\x02abc",
-    "no MessagePack": b"\x00\xc1\xc1\xc1",
-    "half a message": wire.encode(wire.Verify("s", 1))[:-1],
-    "no array": b"\x00\x01",
-    "an unknown number": b"\x00" + pack([99, 1, 2]),
-    "a number of another sign": b"\x00" + pack([-1]),
-    "a number that is text": b"\x00" + pack(["1", 1]),
-    "wrong types": b"\x00" + pack([2, 1, "x", None, {}, 5]),
-    "a number past 64 bits": b"\x00\x93\x04\xa1s\xcf" + b"\xff" * 8 + b"\xff",
-    "text that is no UTF-8": b"\x00\x93\x04\xa1\xff\x01",
-    "a lone surrogate": b"\x00\x94\x05\xa1s\xa5notes\xa3\xed\xa0\x80",
-    "deep nesting": NESTED,
-    "deep nesting where a newer version may add something": b"\x00\x94\x04\xa1s\x01" + NESTED[1:],
-    "a billion elements": b"\x00\xdd\x3b\x9a\xca\x00",
-    "a billion edits": b"\x00\x96\x02\xa1s\x01\x01\x01\xdd\x3b\x9a\xca\x00",
-    "no zstd": b"\x01abcdefgh",
-    "half a zstd frame": b"\x01" + zstd.compress(bytes(100_000))[:-3],
-    "two zstd frames": b"\x01" + zstd.compress(bytes(10)) * 2,
-    "a bomb that says so": bomb(200 << 20),
-    "a bomb that does not": bomb(200 << 20, declares=False),
-    "a bomb just past the limit": bomb(DECOMPRESSED_BYTES_MAX + (1 << 20)),
-}
-
-
-# ------------------------------------------------------------------------------------------------- to the server
 
 
 async def ended(raw: Running, frames: list[bytes | str], device: Device | None) -> tuple[list[str], int]:
@@ -282,3 +217,78 @@ async def test_a_question_that_cannot_be_is_refused_with_a_code_or_waits(
         await socket.send(wire.encode(wire.Received(space, -(2**63))))
         await socket.send(wire.encode(wire.Fetch(space, "notes", "no such")))
         assert wire.decode_from_server(await received(socket)) == wire.Documents(space, 0, 0, 0, [])
+
+
+async def test_http_that_cannot_be_is_refused_with_a_code(server: LiveServer, raw: Running) -> None:
+    device = await raw.register(Key())
+    bearer = {"Authorization": f"Bearer {device.token}"}
+    documents = f"/v1/spaces/{device.space}/documents"
+    invitations = f"/v1/spaces/{device.space}/invitations"
+    good = {"invitation": text(b"x" * 16), "proofKey": text(Key().public), "sealed": text(b"s")}
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        *(
+            ("GET", documents, {"params": {"collection": "notes", "limit": n}})
+            for n in (0, -1, 501, 2**63, "x", "")
+        ),
+        ("GET", documents, {}),
+        *(("GET", f"/v1/spaces/{name}/documents?collection=n", {}) for name in ("x", "%00", "..", "é" * 500)),
+        *(("POST", invitations, {"json": {**good, "expiresAt": at}}) for at in (2**63, -(2**63), 1.5, "x")),
+        *(("POST", invitations, {"json": {**good, name: text(b"")}}) for name in ("invitation", "proofKey")),
+        ("POST", invitations, {"json": {**good, "sealed": text(bytes(20_000))}}),
+        ("POST", invitations, {"json": {**good, "invitation": "\ud800"}}),
+        ("POST", invitations, {"json": {**good, "invitation": "=====", "sealed": "\0"}}),
+        (
+            "POST",
+            "/v1/join",
+            {"json": {"invitation": "", "publicKey": "", "nonce": "", "signature": "", "proof": ""}},
+        ),
+        *(
+            ("POST", "/v1/tokens", {"json": {"device": d, "nonce": "", "signature": ""}})
+            for d in ("", "x", "\0", 1)
+        ),
+        *(
+            ("POST", "/v1/register", {"content": body})
+            for body in (b"", b"{", b"\xff", b"[" * 60_000, b"0" * 70_000)
+        ),
+        ("POST", "/v1/register", {"content": b"{}", "headers": {"Content-Encoding": "gzip"}}),
+        (
+            "POST",
+            "/v1/register",
+            {"content": b"{}", "headers": {"Content-Type": "text/plain; charset=nonsense"}},
+        ),
+        ("PUT", "/v1/challenges", {}),
+        ("GET", "/v1/sync", {}),
+        ("GET", "/" + "x" * 10_000, {}),
+    ]
+    found = {}
+    for method, route, more in asked:
+        answer = await raw.http.request(
+            method, route, **{**more, "headers": {**bearer, **more.get("headers", {})}}
+        )
+        is_ours = answer.headers.get("content-type") == "application/json" and {"code", "message"} == set(
+            answer.json()
+        )
+        if not (400 <= answer.status_code < 500 and is_ours):
+            found[f"{method} {route} {more}"[:200]] = (answer.status_code, answer.text[:200])
+    assert found == {}
+    for token in ("", "x", "é" * 3_000, "x" * 10_000):
+        headers = {"Authorization": f"Bearer {token}".encode()}
+        answer = await raw.http.get(f"{documents}?collection=notes", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+    for name in ("\0", "x" * 10_000, "'; DROP TABLE documents; --"):  # no harm in these
+        answer = await raw.http.get(documents, params={"collection": name, "after": name}, headers=bearer)
+        assert (answer.status_code, answer.json()["records"]) == (200, [])
+
+
+async def test_forged_updates_that_are_pushed_hold_up_nobody(
+    server: LiveServer, raw: Running, tmp_path: Path
+) -> None:
+    async with honest_pair(tmp_path, server.url) as pair:
+        pushed = await push(server, await raw.register(Key()), pair, count=1_000, seed=11)
+        await pair.verify()
+    assert pushed.forged >= 1_000
+    assert sum(pushed.refused.values()) + pushed.admitted == pushed.forged + pushed.honest
+    assert len(pushed.refused) > 10
+    assert len(pushed.quarantined) > 2
+    assert 0 < pushed.latency_max_ms < 10_000
+    assert server.problems() == []

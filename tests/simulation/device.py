@@ -20,12 +20,10 @@ from client_sdk.config import Config
 from client_sdk.errors import (
     ClientIdTaken,
     DiskFull,
-    ServerLostData,
-    ServerRefused,
     ServerUnreachable,
     TransactionFailed,
 )
-from client_sdk.sync.errors import ServerMisbehaved, TransportClosed
+from client_sdk.sync.errors import TransportClosed
 from client_sdk.sync.events import Committed, Confirm, Event, Lost, Tick, Wanted
 from client_sdk.sync.runner import Runner
 from client_sdk.sync.status import Status
@@ -34,6 +32,7 @@ from tests.client_sdk.device import check_laws
 from tests.crashing import Crash
 from tests.simulation.evidence import edits_of, identities, renamed
 from tests.simulation.files import Copy, Disk, FullDisk, Tripwire
+from tests.simulation.laws import check_ending
 from tests.simulation.ledger import Edit, Key
 from tests.simulation.network import Link, LinkTransport
 from tests.simulation.operations import ChangeOfMind, Pen, Person
@@ -52,10 +51,6 @@ _CONFIG: Final = Config(
 )
 _EDITS_A_PUSH: Final = 5
 _TICK_MS: Final = 5_000
-#: How a session may end without anybody being wrong.
-_EXCUSED: Final = frozenset(
-    {"unauthorized", "database_unavailable", "cannot_serve", "space_busy", "out_of_order", "documents_behind"}
-)
 
 
 class Device:
@@ -340,7 +335,13 @@ class Device:
         if runner is None or runner.ending is None or self._is_dialling:
             return
         ending = runner.ending
-        self._judge(ending.error)
+        self.world.note(
+            f"{self.name} session ended: {type(ending.error).__name__} {getattr(ending.error, 'code', '')}"
+        )
+        check_ending(self.name, ending.error, may_be_taken=self._may_be_taken)
+        if isinstance(ending.error, ClientIdTaken):
+            self.world.fault("client id was taken")
+            self.is_spared = False
         self._let_go("closed", is_sudden=False)
         if not ending.retry:
             raise Broken("no device gives up", f"{self.name}: {ending.error!r}")
@@ -349,18 +350,6 @@ class Device:
     def _dial_in(self, delay_ms: int) -> None:
         self._is_dialling = True
         self.world.after(delay_ms, f"{self.name} dial", self._dial)
-
-    def _judge(self, error: Exception | None) -> None:
-        self.world.note(f"{self.name} session ended: {type(error).__name__} {getattr(error, 'code', '')}")
-        if isinstance(error, ClientIdTaken):
-            if not self._may_be_taken:
-                raise Broken("client ids are not used twice", f"{self.name}: {error}")
-            self.world.fault("client id was taken")
-            self.is_spared = False
-        elif isinstance(error, ServerMisbehaved | ServerLostData) or (
-            isinstance(error, ServerRefused) and error.code not in _EXCUSED
-        ):
-            raise Broken("both sides keep to the protocol", f"{self.name}: {error!r} {error}")
 
     def _heard(self, status: Status) -> None:
         if status.verified is False and self._broken is None:

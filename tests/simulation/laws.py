@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from client_sdk.commit import Corridor
+from client_sdk.errors import ClientIdTaken, ServerLostData, ServerRefused
+from client_sdk.sync.errors import ServerMisbehaved
 from crdt.contents import Contents
 from crdt.document import Document
 from crdt.errors import DocumentUnreadable
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from tests.simulation.device import Device
     from tests.simulation.server import Server
 
-__all__ = ["LAWS", "SETTLES", "UNFORESEEN", "check_all", "is_settled"]
+__all__ = ["LAWS", "SETTLES", "UNFORESEEN", "check_all", "check_ending", "is_settled"]
 
 SETTLES = "it settles"
 EQUAL = "all are equal"
@@ -41,7 +43,22 @@ FILES = "rows, digest and outbox follow from the log"
 UNFORESEEN = "nothing unforeseen happens"
 LAWS = (SETTLES, EQUAL, KEPT, ONE_ROW, HONEST, FILES, UNFORESEEN)
 
+#: What a server may end a session with where neither side is wrong.
+_EXCUSED = frozenset(
+    {"unauthorized", "database_unavailable", "cannot_serve", "space_busy", "out_of_order", "documents_behind"}
+)
 _SCHEMAS = {schema_of(record).collection: schema_of(record) for record in KINDS}
+
+
+def check_ending(name: str, error: Exception | None, *, may_be_taken: bool) -> None:
+    """Check that a session ended by an accident, and not because one side did what it may not. Raises `Broken`."""
+    if isinstance(error, ClientIdTaken):
+        if not may_be_taken:
+            raise Broken("client ids are not used twice", f"{name}: {error}")
+    elif isinstance(error, ServerMisbehaved | ServerLostData) or (
+        isinstance(error, ServerRefused) and error.code not in _EXCUSED
+    ):
+        raise Broken("both sides keep to the protocol", f"{name}: {error!r} {error}")
 
 
 def is_settled(device: Device, head: int) -> bool:
