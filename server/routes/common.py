@@ -14,7 +14,7 @@ import structlog
 from litestar import Request, Response
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
-from litestar.status_codes import HTTP_500_INTERNAL_SERVER_ERROR
+from litestar.status_codes import HTTP_400_BAD_REQUEST, HTTP_500_INTERNAL_SERVER_ERROR
 from litestar.types import ExceptionHandlersMap
 
 from server import access
@@ -129,6 +129,13 @@ def _http_error(_request: Request[Any, Any, Any], error: HTTPException) -> Respo
     return Response(Problem(code=code, message=message), status_code=error.status_code, headers=error.headers)
 
 
+def _too_deep(_request: Request[Any, Any, Any], _error: RecursionError) -> Response[Problem]:
+    """A body of brackets: nothing else here recurses."""
+    return Response(
+        Problem(code="malformed", message="the body is nested too deep"), status_code=HTTP_400_BAD_REQUEST
+    )
+
+
 def _own_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     _log.error("a request ended by an error of ours", path=request.scope["path"], exc_info=error)
     return Response(
@@ -140,5 +147,6 @@ def _own_error(request: Request[Any, Any, Any], error: Exception) -> Response[Pr
 error_handlers: Final[ExceptionHandlersMap] = {
     ServerError: _server_error,
     HTTPException: _http_error,
+    RecursionError: _too_deep,
     Exception: _own_error,
 }

@@ -12,6 +12,7 @@ from litestar.params import FromPath, FromQuery
 
 from server import access, rows
 from server.access import Caller
+from server.errors import MalformedMessage
 from server.routes.common import Body, caller_of, rooms_of, space_of
 
 __all__ = ["RecordJson", "RecordsPage", "list_documents"]
@@ -53,6 +54,8 @@ async def list_documents(
     limit: FromQuery[Limit] = 100,
 ) -> RecordsPage:
     """List the records of a collection."""
+    if not 1 <= limit <= rows.JSON_ROWS_MAX:
+        raise MalformedMessage(f"limit is a number from 1 to {rows.JSON_ROWS_MAX}")
     space_id = space_of(space)
     async with rooms_of(state).meeting.database.connection() as connection:
         await access.require_spaces(connection, caller.device, [space_id])

@@ -53,6 +53,7 @@ class Socket:
         self._answers: asyncio.Queue[asyncio.Task[list[bytes]]] = asyncio.Queue()
         self._slots = asyncio.Semaphore(PUSHES_IN_FLIGHT)
         self._receiving: set[asyncio.Task[list[bytes]]] = set()
+        self._has_answered = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until the device goes, or may not stay."""
@@ -92,12 +93,14 @@ class Socket:
             task = await self._answers.get()
             frames = await task
             await self._send(frames)
+            self._has_answered.set()
             self._receiving.discard(task)
             self._slots.release()
             if self._session.failure in frames:
                 return
 
     async def _send_news(self) -> None:
+        await self._has_answered.wait()  # nothing comes before the Welcome
         while frames := await self._session.next_frames():
             await self._send(frames)
             if self._session.failure in frames:

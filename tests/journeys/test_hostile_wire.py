@@ -235,7 +235,7 @@ async def test_http_that_cannot_be_is_refused_with_a_code(server: LiveServer, ra
         *(("POST", invitations, {"json": {**good, "expiresAt": at}}) for at in (2**63, -(2**63), 1.5, "x")),
         *(("POST", invitations, {"json": {**good, name: text(b"")}}) for name in ("invitation", "proofKey")),
         ("POST", invitations, {"json": {**good, "sealed": text(bytes(20_000))}}),
-        ("POST", invitations, {"json": {**good, "invitation": "\ud800"}}),
+        ("POST", invitations, {"content": b'{"invitation": "\\ud800", "proofKey": "", "sealed": ""}'}),
         ("POST", invitations, {"json": {**good, "invitation": "=====", "sealed": "\0"}}),
         (
             "POST",
@@ -271,8 +271,8 @@ async def test_http_that_cannot_be_is_refused_with_a_code(server: LiveServer, ra
         if not (400 <= answer.status_code < 500 and is_ours):
             found[f"{method} {route} {more}"[:200]] = (answer.status_code, answer.text[:200])
     assert found == {}
-    for token in ("", "x", "é" * 3_000, "x" * 10_000):
-        headers = {"Authorization": f"Bearer {token}".encode()}
+    for token in ("x", "é" * 3_000, "x" * 10_000):
+        headers = {b"Authorization": f"Bearer {token}".encode()}
         answer = await raw.http.get(f"{documents}?collection=notes", headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
     for name in ("\0", "x" * 10_000, "'; DROP TABLE documents; --"):  # no harm in these

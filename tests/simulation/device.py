@@ -82,7 +82,6 @@ class Device:
         self.link: Link | None = None
         self.made: list[Edit] = []  # what this file holds of this device's own
         self.is_offline = False  # no network at all
-        self.is_closed = False  # the application does not run
         self.will_take_id: int | None = None  # the client id of the next opening, if chance is to repeat one
         # Until it has been told that its id is another's: a second accident beside the one in 2**53 may do harm.
         self.is_spared = False
@@ -101,7 +100,7 @@ class Device:
 
     async def open(self) -> None:
         """Open the file, in a new incarnation, and settle what was in doubt."""
-        if self.client is not None or self.is_closed:
+        if self.client is not None:
             return
         wire = self._wire = Tripwire(self.disk)
         if self.chance.random() < 0.2 and not (self._is_calm or self.will_take_id):

@@ -95,7 +95,7 @@ class Faults:
         """Stop, and mend what can be mended."""
         self._is_on = self.server.is_faulty = False
         for device in self.devices:
-            device.is_offline = device.is_closed = False
+            device.is_offline = False
             device.spikes = 0.0
             device.calm()
             await device.open()
