@@ -71,7 +71,7 @@ bench: $(READY)      ## figures beside their raw limits, as JSON lines
 	@$(BIN)/python -m loadtests.bench
 
 hostile: $(READY)    ## random and mutated updates, pushed and pulled: COUNT=100000
-	@COUNT=$(COUNT) $(BIN)/python -m tests.hostile
+	@$(BIN)/python -m tests.hostile $(COUNT) && $(BIN)/python -m tests.hostile_wire $(COUNT)
 
 kill: $(READY)       ## kill devices, servers and Postgres at random, and count what was lost: KILLS=50
 	@KILLS=$(KILLS) $(BIN)/python -m tests.journeys.kill

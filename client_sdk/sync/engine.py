@@ -25,13 +25,7 @@ from collections import deque
 from dataclasses import replace
 from typing import Final, Literal
 
-from client_sdk.errors import (
-    ClientIdTaken,
-    NotRegistered,
-    ProtocolMismatch,
-    ServerLostData,
-    ServerRefused,
-)
+from client_sdk.errors import ClientIdTaken, NotRegistered, ProtocolMismatch, ServerLostData, ServerRefused
 from client_sdk.sync.checks import (
     Flight,
     check_ack,
@@ -122,6 +116,7 @@ class Engine:
         self._flights: deque[Flight] = deque()
         self._is_loading = False
         self._is_dry = False  # the outbox gave nothing more, whatever the count says
+        self._is_turning = False  # the next batch is a later incarnation's
         self._acknowledging = 0
         self._pages: deque[wire.Page | wire.Documents] = deque()  # the first one is being applied
         self._reach = self._cursor  # where the last of them ends
@@ -246,7 +241,8 @@ class Engine:
 
     def _load(self) -> None:
         waiting = self._pending - sum(flight.last - flight.first + 1 for flight in self._flights)
-        is_held_up = self._is_loading or self._is_dry or self._acknowledging
+        is_turning = self._is_turning and self._flights
+        is_held_up = self._is_loading or self._is_dry or self._acknowledging or is_turning
         if waiting <= 0 or is_held_up or len(self._flights) >= PUSHES_IN_FLIGHT:
             return
         # With nothing in flight the next batch is the outbox's first: all before it is acknowledged and gone.
@@ -260,6 +256,10 @@ class Engine:
             return
         if batch is None:
             self._is_dry = True
+            return
+        # Within an incarnation the server sees what is missing; between two, only this keeps the order.
+        self._is_turning = bool(self._flights) and batch.incarnation != self._flights[-1].incarnation
+        if self._is_turning:
             return
         last = batch.first + len(batch.edits) - 1
         self._flights.append(Flight(batch.incarnation, batch.first, last))

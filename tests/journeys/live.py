@@ -38,8 +38,8 @@ _SIGNS: Final = (
     "Warning:",
     "pjais-server: ",
 )
-#: Giving a connection back outlives the task that gave it; when Postgres ends meanwhile, nobody asks how it went.
-_OF_ASYNCPG: Final = "coro=<PoolConnectionHolder.release() done"
+#: asyncpg's own: when Postgres ends in the middle, nobody asks what became of a COPY, or of giving a connection back.
+_OF_ASYNCPG: Final = ("coro=<PoolConnectionHolder.release() done", "exception=ConnectionDoesNotExistError")
 _PROGRAM: Final = "from server.cli import main; main()"
 
 
@@ -156,7 +156,7 @@ class LiveServer:
         found = [
             {"event": f"{line}: {following}"}
             for line, following in pairwise(lines)
-            if any(sign in line for sign in _SIGNS) and _OF_ASYNCPG not in following
+            if any(sign in line for sign in _SIGNS) and not any(sign in following for sign in _OF_ASYNCPG)
         ]
         return found + [line for line in self.log() if line["level"] in {"error", "critical"}]
 

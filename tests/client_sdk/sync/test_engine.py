@@ -220,6 +220,23 @@ def test_a_push_names_the_incarnation_that_made_its_updates(desk: Desk) -> None:
     assert following == load(OutboxPlace(EARLIER, 5))
 
 
+def test_a_later_incarnation_is_sent_once_everything_before_it_is_acknowledged(desk: Desk) -> None:
+    desk.live(pending=6)
+    desk.push(size=2, incarnation=EARLIER)
+    assert desk.push(first=3, size=2, incarnation=EARLIER)[1:] == [load(OutboxPlace(EARLIER, 4))]
+    assert desk.push(size=2, incarnation=MINE) == [], (
+        "a push that fails must not be overtaken by what builds on it"
+    )
+    desk.hear(ack(2, incarnation=EARLIER))
+    assert desk.feed(Acknowledged(4)) == []
+    desk.hear(ack(4, incarnation=EARLIER))
+    assert desk.feed(Acknowledged(2)) == [load()]
+    (sent,) = desk.push(size=2, incarnation=MINE)
+    assert isinstance(sent, Send)
+    assert isinstance(sent.message, wire.Push)
+    assert (sent.message.incarnation, sent.message.first) == (MINE, 1)
+
+
 def test_a_commit_while_everything_is_in_flight_loads_once_more(desk: Desk) -> None:
     desk.live(pending=2)
     assert desk.push()[1:] == []
