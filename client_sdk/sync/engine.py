@@ -366,7 +366,7 @@ class Engine:
         match failure.code:
             case "unauthorized":
                 self._instructions.append(RenewToken())
-                self._close(error, alarm=not is_first_time, retry=is_first_time, delay_ms=at_once)
+                self._close(error, alarm=not is_first_time, delay_ms=at_once)
             case "client_id_taken":
                 # It answers Hello, which names this opening's id, or the oldest push that has no Ack.
                 taken = self._flights[0].incarnation if self._flights else None

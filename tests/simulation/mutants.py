@@ -124,6 +124,12 @@ MUTANTS: Final = (
         "        self._instructions.append(Acknowledge(batch.incarnation, last, []))\n",
     ),
     Mutant(
+        "a later incarnation overtakes an earlier one",
+        "client_sdk/sync/engine.py",
+        "        if self._is_turning:\n            return\n",
+        "",
+    ),
+    Mutant(
         "compaction drops what is pending",
         "client_sdk/log.py",
         '            " AND position NOT IN (SELECT position FROM pjais_outbox)",\n',

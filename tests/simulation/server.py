@@ -172,7 +172,7 @@ class Server:
 
     def draw_trouble(self) -> Trouble:
         """Say what goes wrong with the commit that is about to run."""
-        if not self.is_faulty or self.chance.random() > 0.08:
+        if not self.is_faulty or self.chance.random() > 0.15:
             return ""
         return self.chance.choice(TROUBLES)
 

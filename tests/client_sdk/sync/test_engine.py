@@ -534,14 +534,15 @@ def test_each_failure_has_its_error_and_its_way_on(
     assert (desk.status.state, desk.status.last_error) == (state, close.error)
 
 
-def test_a_refused_token_is_renewed_once_and_then_it_is_an_error(desk: Desk) -> None:
+def test_a_refused_token_is_renewed_at_once_and_then_after_a_while_as_an_error(desk: Desk) -> None:
     desk.dial()
     renew, close = desk.hear(wire.Failure("unauthorized", "expired"))
     assert (renew, close) == (RenewToken(), Close(desk.status.last_error, retry=True, delay_ms=0))
     desk.dial()
     renew, close = desk.hear(wire.Failure("unauthorized", "revoked"))
     assert isinstance(close, Close)
-    assert not close.retry
+    assert close.retry, "the fresh one may have run out as well"
+    assert close.delay_ms is None
     assert desk.status.state == "error"
 
 
