@@ -323,7 +323,12 @@ def _wait_for_answer(process: subprocess.Popen[bytes], note: Path, url: str) -> 
         time.sleep(_LOOK_EVERY_S)
     # A loop of our own: the thread's is not touched.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        runner.run(_greet(url))
+        while (
+            problem := runner.run(_greet(url))
+        ) is not None:  # a process of its died, and it recovers by itself
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise EmbeddedFailed(f"Postgres does not answer: {problem}") from problem
+            time.sleep(_LOOK_EVERY_S)
 
 
 def _is_ready(process: subprocess.Popen[bytes], note: Path) -> bool:
@@ -339,16 +344,24 @@ def _is_ready(process: subprocess.Popen[bytes], note: Path) -> bool:
     )
 
 
-async def _greet(url: str) -> None:
+async def _greet(url: str) -> Exception | None:
+    """Connect with the password; return why that cannot be done just now, or None.
+
+    Raises:
+        EmbeddedFailed: it cannot be done at all.
+    """
     try:
         connection = await asyncpg.connect(url, timeout=_GREETING_TIMEOUT_S)
     except asyncpg.InvalidPasswordError as error:
         raise EmbeddedFailed(
             "Postgres does not take the password in the file `password`; put the right file back"
         ) from error
+    except (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
+        return error
     except (OSError, asyncpg.PostgresError) as error:
         raise EmbeddedFailed(f"Postgres does not answer: {error}") from error
     await connection.close()
+    return None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -222,9 +222,16 @@ async def kill_postgres(folder: Path, *, kills: int, seed: int = 1) -> Report:
     server, chance = LiveServer(folder), random.Random(seed)
 
     async def strike(number: int) -> None:
-        await eventually(lambda: len(server.postgres()[1]) > 0, within_s=_RECOVER_S_MAX)
-        postmaster, others = server.postgres()
-        os.kill(chance.choice(others) if number % 2 else postmaster, signal.SIGKILL)
+        postmaster, backends = 0, list[int]()
+
+        def is_served() -> bool:
+            nonlocal postmaster, backends
+            postmaster, backends = server.postgres()
+            return bool(backends)
+
+        await eventually(is_served, within_s=_RECOVER_S_MAX)
+        with suppress(ProcessLookupError):  # it was quicker
+            os.kill(chance.choice(backends) if number % 2 else postmaster, signal.SIGKILL)
 
     report = await _kill_under_pushes(Report("postgres"), server, strike, kills=kills, seed=seed)
     assert server.starts == 1, "the server had to be started again"

@@ -129,20 +129,24 @@ class LiveServer:
         process, self._process = self._process, None
         assert process is not None
         process.send_signal(number)
-        process.communicate(timeout=_STOP_S_MAX)
+        try:
+            process.communicate(timeout=_STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
         return process.returncode
 
     def _end_of_log(self) -> str:
         return self._log.read_text()[-3_000:]
 
     def postgres(self) -> tuple[int, list[int]]:
-        """Return the processes of the embedded Postgres: its postmaster, and what that has started."""
+        """Return the processes of the embedded Postgres: its postmaster, and those that serve a connection each."""
         cluster = self.data / "data"
         with suppress(OSError, ValueError):
             postmaster = int((cluster / "postmaster.pid").read_text().partition("\n")[0])
             others = postgres_in(cluster)
             if postmaster in others:
-                return postmaster, sorted(others - {postmaster})
+                return postmaster, sorted(pid for pid in others if _is_backend(pid))
         return 0, []
 
     def log(self) -> list[dict[str, Any]]:
@@ -159,6 +163,13 @@ class LiveServer:
             if any(sign in line for sign in _SIGNS) and not any(sign in following for sign in _OF_ASYNCPG)
         ]
         return found + [line for line in self.log() if line["level"] in {"error", "critical"}]
+
+
+def _is_backend(pid: int) -> bool:
+    """Whether a process of Postgres serves a connection: its title names the user, and where that is."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"postgres: pjais ")
+    return False
 
 
 def free_port() -> int:

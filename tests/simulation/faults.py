@@ -119,6 +119,15 @@ class Faults:
         async def come_back() -> None:
             device.is_offline = False
 
+        if (
+            self.chance.random() < 0.3
+        ):  # and the application is restarted meanwhile: two incarnations are pending
+
+            async def restart() -> None:
+                if not device.is_spared:
+                    await self._restart_device(device)
+
+            self.world.after(self.chance.randint(500, 20_000), f"{device.name} restarts", restart)
         self.world.after(self.chance.randint(2_000, 60_000), f"{device.name} has a network", come_back)
 
     async def _slow_down(self, device: Device) -> None:

@@ -81,10 +81,12 @@ async def check_all(devices: Sequence[Device], server: Server, ledger: Ledger) -
     _kept(documents, ledger.present(numbers))
     for device in devices:
         assert device.client is not None
-        if await _documents(device) != documents:
-            raise Broken(
-                EQUAL, f"{device.name} has other contents than {devices[0].name}, under the same digest"
-            )
+        held = await _documents(device)
+        for key in documents:
+            if held.get(key) != documents[key]:
+                raise Broken(
+                    EQUAL, f"{key} at {device.name}: {held.get(key)}; at {devices[0].name}: {documents[key]}"
+                )
         try:
             await check_laws(device.client)
         except AssertionError as error:
@@ -190,6 +192,9 @@ class _Comparable(Contents):
         return isinstance(other, _Comparable) and self._all() == other._all()
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self._all())
 
     def _all(self) -> tuple[Any, ...]:
         sets = {name: sorted(keys) for name, keys in self.sets.items() if keys}

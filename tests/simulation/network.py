@@ -41,7 +41,8 @@ class Link:
 
     def _arrival(self, last: int) -> int:
         device, chance = self.device, self._chance
-        delay = chance.randint(1, device.latency_ms)
+        # Often a frame travels with the one before it.
+        delay = 1 if chance.random() < 0.5 else chance.randint(1, device.latency_ms)
         if chance.random() < device.spikes:
             delay += chance.randint(0, _SPIKE_MS_MAX)
             self.world.faults["frame delayed"] += 1

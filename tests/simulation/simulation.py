@@ -35,7 +35,7 @@ _PAUSE_MS_MAX: Final = 1_200
 _LATER_MS: Final = 500  # when the device is not there
 _REST_MS: Final = 15 * 60_000
 _NAMES: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_GROUP_ROWS_MAX: Final = 12
+_GROUP_ROWS_MAX: Final = (5, 12, 40)  # by seed: one push in a commit, two, or all that wait
 _TRACE_LINES_SHOWN: Final = 60
 _DETAIL_SHOWN: Final = 4_000  # characters
 
@@ -76,7 +76,7 @@ async def simulate(
     began = time.perf_counter()
     place = Path(tempfile.mkdtemp(prefix="pjais-simulation-", dir=folder))
     world = World(seed)
-    settings = load_settings(pool_size_min=1, pool_size_max=2, group_commit_rows_max=_GROUP_ROWS_MAX)
+    settings = load_settings(pool_size_min=1, pool_size_max=2)
     database = await Database.connect(url, settings, application="simulation")
     try:
         with small():
@@ -100,7 +100,11 @@ class _Run:
         self.report = report
         self.place = place
         self.ledger = Ledger()
-        self.server = Server(world, database, load_settings(group_commit_rows_max=_GROUP_ROWS_MAX))
+        self.server = Server(
+            world,
+            database,
+            load_settings(group_commit_rows_max=world.chance("commits").choice(_GROUP_ROWS_MAX)),
+        )
         self.person = Person(world.chance("person"), self.ledger)
         self.chance = world.chance("plan")
         self.devices: list[Device] = []
