@@ -17,6 +17,7 @@ import dataclasses
 import functools
 import os
 import random
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from types import TracebackType
@@ -286,6 +287,8 @@ async def _open(
     by_name = {table.name: table for table in tables.values()}
     if len(by_name) != len(tables):
         raise QueryError("two of the record classes name the same collection")
+    if config.switch_interval_ms:
+        sys.setswitchinterval(min(sys.getswitchinterval(), config.switch_interval_ms / 1_000))
     raw = await asyncio.to_thread(resolve_key, key, path)
     stale: list[Table] = []
     database = await Database.open(

@@ -37,6 +37,12 @@ class Config:
     loop that is held for 10 ms is felt in a user interface, and a fifth of it leaves room for whatever else
     it does."""
 
+    switch_interval_ms: float = 1.0
+    """Milliseconds after which a thread that runs Python gives way to another that waits
+    (`sys.setswitchinterval`, which holds for the whole process; a shorter one that is set already stays). With Python's
+    5 ms the event loop was held for 25 ms at p99 and 56 at most while 20,000 records arrived; with 1 ms for 4 at p99,
+    and they arrived no later. 0 changes nothing."""
+
     cached_statements: int = 512
     """Prepared statements kept by each connection: more than all collections have, as preparing costs 10
     µs."""
@@ -64,6 +70,7 @@ class Config:
         for name, least in (
             ("readers", 1),
             ("inline_ms_max", 0),
+            ("switch_interval_ms", 0),
             ("cached_statements", 16),
             ("cache_bytes", 1 << 20),
             ("wal_pages", 16),

@@ -92,10 +92,12 @@ _LEVEL: Final = 1
 
 
 class _Part(msgspec.Struct, array_like=True, frozen=True):
-    """A value inside a message."""
+    """A value inside a message. Those that hold only text, numbers and bytes are none of the garbage collector's
+    business: thousands of them wait in a page, and each full collection would walk them.
+    """
 
 
-class Cursor(_Part, frozen=True):
+class Cursor(_Part, frozen=True, gc=False):
     """How far the device has read a space, and in which history (``generation`` is "" before the first Welcome)."""
 
     space: str
@@ -112,7 +114,7 @@ class SpaceState(_Part, frozen=True):
     held: dict[int, int]
 
 
-class Edit(_Part, frozen=True):
+class Edit(_Part, frozen=True, gc=False):
     """One update to one record, as its device made it."""
 
     collection: str
@@ -120,7 +122,7 @@ class Edit(_Part, frozen=True):
     update: bytes
 
 
-class Refusal(_Part, frozen=True):
+class Refusal(_Part, frozen=True, gc=False):
     """An update, by its number, that the server will not take, and why."""
 
     n: int
@@ -128,7 +130,7 @@ class Refusal(_Part, frozen=True):
     detail: str
 
 
-class Entry(_Part, frozen=True):
+class Entry(_Part, frozen=True, gc=False):
     """One update in the log of a space. ``client`` is the client id that the update must come from."""
 
     position: int
@@ -138,7 +140,7 @@ class Entry(_Part, frozen=True):
     update: bytes
 
 
-class DocumentState(_Part, frozen=True):
+class DocumentState(_Part, frozen=True, gc=False):
     """One record's document, standing for all of its updates up to ``position``."""
 
     position: int

@@ -58,12 +58,25 @@ FROM (
 WHERE bytes_before < $7
 ORDER BY position
 """
+_FEW_ROWS: Final = 16
+_INSERT: Final = f"""
+INSERT INTO log ({", ".join(_COLUMNS)})
+SELECT * FROM unnest(
+    $1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::uuid[], $6::bigint[], $7::bigint[], $8::bigint[],
+    $9::bigint[], $10::bigint[], $11::bytea[]
+)
+"""
 _NOBODY: Final = UUID(int=0)
 
 
 async def append(connection: Connection, rows: Sequence[LogRow]) -> None:
-    """Append rows whose positions the caller assigned under the lock of their spaces. COPY: 110,000 rows a second."""
-    if rows:
+    """Append rows whose positions the caller assigned under the lock of their spaces.
+
+    COPY: 110,000 rows a second, and a round trip more than INSERT, which is a quarter of what one edit takes.
+    """
+    if 0 < len(rows) <= _FEW_ROWS:
+        await connection.execute(_INSERT, *map(list, zip(*rows, strict=True)))
+    elif rows:
         await connection.copy_records_to_table("log", records=rows, columns=_COLUMNS)
 
 

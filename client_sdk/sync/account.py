@@ -7,6 +7,7 @@ sealed to it; the server sees neither. `client_sdk.keys` says how.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import platform
 from collections.abc import Callable
@@ -76,7 +77,7 @@ class Account:
         """
         self._require_none()
         identity = DeviceIdentity.generate(self._random(KEY_BYTES))
-        async with _api(url) as api:
+        async with await _api(url) as api:
             home = await api.register(
                 public_key=identity.public_key, sign=identity.sign, name=platform.node() or "device"
             )
@@ -91,7 +92,7 @@ class Account:
         self._require_none()
         invitation = Invitation.parse(code)
         identity = DeviceIdentity.generate(self._random(KEY_BYTES))
-        async with _api(url) as api:
+        async with await _api(url) as api:
             home = await api.join(
                 invitation=invitation.id,
                 public_key=identity.public_key,
@@ -110,7 +111,7 @@ class Account:
             membership.space_key, space=membership.space, nonce=self._random(_NONCE_BYTES)
         )
         token = await self.token()
-        async with _api(membership.url) as api:
+        async with await _api(membership.url) as api:
             await api.invite(
                 space=membership.space,
                 token=token,
@@ -129,7 +130,7 @@ class Account:
             or self._token.expires_at - _TOKEN_MARGIN < dt.datetime.now(dt.UTC)
         ):
             identity = DeviceIdentity(membership.identity)
-            async with _api(membership.url) as api:
+            async with await _api(membership.url) as api:
                 self._token = await api.token(device=membership.device, sign=identity.sign)
         return self._token.token
 
@@ -151,8 +152,14 @@ class Account:
         return membership
 
 
-def _api(url: str) -> ServerApi:
-    """Return the server's HTTP side; httpx takes 50 ms to import, which a device offline need not wait for."""
-    from client_sdk.sync.http import ServerApi
+async def _api(url: str) -> ServerApi:
+    """Return the server's HTTP side, made in a thread: httpx takes 50 ms to import, which a device offline need not
+    wait for, and 20 ms to read the certificates that it trusts.
+    """
 
-    return ServerApi(url)
+    def make() -> ServerApi:
+        from client_sdk.sync.http import ServerApi
+
+        return ServerApi(url)
+
+    return await asyncio.to_thread(make)

@@ -14,10 +14,10 @@ from crdt import wire
 
 __all__ = ["decode", "encode"]
 
-# Up to here a frame is decoded at once (4 ms): a hop to a thread and back costs every small one more than it saves.
-_DECODE_AT_ONCE_BYTES_MAX: Final = 384 * 1024
-# Up to here the updates of a push are encoded at once (7 ms).
-_ENCODE_AT_ONCE_BYTES_MAX: Final = 1536 * 1024
+# Up to here a frame is decoded at once (2 ms): a hop to a thread and back costs every small one more than it saves.
+_DECODE_AT_ONCE_BYTES_MAX: Final = 192 * 1024
+# Up to here the updates of a push are encoded at once (2.5 ms).
+_ENCODE_AT_ONCE_BYTES_MAX: Final = 512 * 1024
 
 
 async def encode(message: wire.FromDevice) -> bytes:

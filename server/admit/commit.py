@@ -25,9 +25,11 @@ from server.log import LogRow, append
 
 __all__ = ["Admitted", "GroupCommit"]
 
-_LOCK: Final = (
-    "SELECT space_id, head FROM spaces WHERE space_id = ANY($1::uuid[]) ORDER BY space_id FOR NO KEY UPDATE"
-)
+# Every plan of the transaction goes by primary keys: planning the writers anew each time takes 0.3 ms of 0.4.
+_LOCK: Final = """
+SELECT space_id, head, set_config('plan_cache_mode', 'force_generic_plan', true)
+FROM spaces WHERE space_id = ANY($1::uuid[]) ORDER BY space_id FOR NO KEY UPDATE
+"""
 _WRITERS: Final = """
 SELECT members.device_id IS NOT NULL AND devices.device_id IS NOT NULL AS is_member,
        own.through, own.client_id, owner.device_id AS owner_device, owner.incarnation AS owner_incarnation
@@ -123,8 +125,6 @@ class GroupCommit:
 
     async def _lock(self, connection: Connection, wait_ms: int | None) -> None:
         spaces = sorted({checked.space for checked in self._pushes})
-        # Every plan here goes by primary keys: planning the writers anew each time takes 0.3 ms of 0.4.
-        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         if wait_ms is None:
             rows = await connection.fetch(_LOCK + " SKIP LOCKED", spaces)
         else:
