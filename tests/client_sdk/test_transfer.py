@@ -336,9 +336,11 @@ async def test_the_published_array_of_locomo_gives_the_same_records_as_the_singl
     assert await exported(other) == await exported(hub)
 
 
-@pytest.mark.parametrize(
-    "file", sorted(Path("/work", "shared", "data", "locomo").glob("*.json")), ids=lambda f: f.name
-)
+LOCOMO = Path(__file__).resolve().parents[3] / "shared" / "data" / "locomo"
+"""Where they lie beside this checkout, if they do."""
+
+
+@pytest.mark.parametrize("file", sorted(LOCOMO.glob("*.json")), ids=lambda file: file.name)
 async def test_a_real_locomo_file_is_imported_whole_and_once(hub: Hub, file: Path) -> None:
     told = json.loads(file.read_text(encoding="utf-8"))
     turns = [turn for name, held in told.items() if isinstance(held, list) and name != "qa" for turn in held]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -157,7 +156,7 @@ def test_a_path_leaves_room_for_a_client_id() -> None:
         list(flatten("f", {longest + "k": 1}))
 
 
-@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: re.sub(r" at 0x\w*", "", shown(junk))[:40])
+@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: type(junk).__name__)
 def test_whatever_it_is_it_has_bytes_or_is_bad_and_it_can_be_shown(junk: Any) -> None:
     assert len(shown(junk)) < 200
     for attempt in (
