@@ -207,6 +207,10 @@ class Query(Generic[R]):
             raise QueryError(f"{where}: there is no operator {operator!r}; there are {', '.join(_OPERATORS)}")
         if operator == "is_null":
             return Condition(f"{column} IS {'' if value else 'NOT '}NULL")
+        if kind is Kind.SEALED:
+            raise QueryError(
+                f'{where} is sealed, and a query cannot look inside: only "is_null" asks about it'
+            )
         if operator == "in":
             if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
                 raise QueryError(f"{where}: in takes a collection of values, not {value!r:.60}")
@@ -220,7 +224,7 @@ class Query(Generic[R]):
             return Condition(f"substr({column}, 1, ?) = ?", (len(value), value))
         if operator in ("=", "!=") and value is None:
             return Condition(f"{column} IS {'NOT ' if operator == '!=' else ''}NULL")
-        if operator not in ("=", "!=") and kind in {Kind.SET, Kind.LIST, Kind.SEALED}:
+        if operator not in ("=", "!=") and kind in {Kind.SET, Kind.LIST}:
             raise QueryError(f"{where}: a {kind.value} has no order to compare by")
         sign = "IS NOT" if operator == "!=" else operator
         return Condition(f"{column} {sign} ?", (to_sql(check(where, value)),))
