@@ -60,7 +60,7 @@ def _laws(corridor: Corridor) -> None:
             continue
         rows = connection.execute(f"{table.select} WHERE id = ?", (record,)).fetchall()
         try:
-            values = None if contents.is_deleted else read(table.schema, contents)
+            values = None if contents.is_deleted else {"id": record, **read(table.schema, contents)}
         except DocumentUnreadable:
             values = None
         assert bool(rows) == bool(has_row) == (values is not None)
