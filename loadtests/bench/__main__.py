@@ -1,4 +1,4 @@
-"""``make bench``: every figure as a JSON line. ``RECORDS`` and ``ONLY`` (device, server, sync) narrow it."""
+"""``make bench``: every figure as a JSON line. ``RECORDS`` and ``ONLY`` (device, sealed, server, sync) narrow it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from loadtests.bench.device import bench_device, scratch
 from loadtests.bench.report import summary
+from loadtests.bench.sealed import bench_sealed
 from loadtests.bench.server import bench_server
 from loadtests.bench.sync import bench_sync
 
@@ -21,6 +22,8 @@ def main() -> None:
     with scratch() as name:
         if only in {"", "device"}:
             asyncio.run(bench_device(Path(name), records=records))
+        if only in {"", "sealed"}:
+            bench_sealed(count=5_000)
         if only in {"", "server"}:
             bench_server(Path(name), updates=20_000)
         if only in {"", "sync"}:
