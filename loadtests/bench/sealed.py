@@ -23,7 +23,7 @@ _VALUE = "sk-" + "x" * 48  # an API key's length
 _CONTEXT = bytes(60)  # about what is authenticated beside a value
 
 
-class Vault(Record, collection="vaults"):
+class _Vault(Record, collection="vaults"):
     """A record with one secret."""
 
     secret: Sealed[str | None] = None
@@ -31,7 +31,7 @@ class Vault(Record, collection="vaults"):
 
 def bench_sealed(*, count: int) -> None:
     """Print how many values a second are sealed, and opened; ``count`` a round."""
-    schema = schema_of(Vault)
+    schema = schema_of(_Vault)
     table = Table(schema, Seals((SpaceKey(os.urandom(32)),)))
     field, records = table.sealed["secret"], [f"{number:036}" for number in range(count)]
     sealed = [seal_value(schema, field.field, _VALUE, table.sealer(record, os.urandom)) for record in records]

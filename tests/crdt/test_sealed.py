@@ -40,6 +40,7 @@ class Safe(Record, collection="safes"):
     number: Sealed[int | None] = None
     keys: Sealed[dict[str, Any] | None] = None
     inner: Sealed[Inner | None] = None
+    few: Sealed[dict[str, Literal[1, 2]] | None] = None
     always: Sealed[str] = "default"
 
 
@@ -118,6 +119,8 @@ REFUSED: list[tuple[str, Any]] = [
     ("inner", {"code": MARK}),
     ("inner", {"code": "a", MARK: 1}),
     ("inner", {"code": "a", "notes": {MARK: 5}}),
+    ("few", {MARK: 6}),
+    ("few", {MARK: 1, "b": 1, "c": 1, "d": 1, "e": 10**5_000}),
     ("always", None),
     ("secret", SealedValue("why", MARK.encode())),
     ("keys", SealedValue("why", MARK.encode())),
