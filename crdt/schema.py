@@ -16,7 +16,6 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, dataclass_transform, get_type_hints
 
 import msgspec
@@ -87,12 +86,26 @@ class Record(msgspec.Struct, metaclass=_RecordMeta):
 
     def __repr__(self) -> str:
         """Show the fields, of sealed ones only whether they have a value: what is shown gets into logs."""
+        fields = ", ".join(f"{name}={held!r}" for name, held in self.__rich_repr__())
+        return f"{type(self).__name__}({fields})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return what `rich` shows: the same."""
         sealed = _sealed_names(type(self))
-        shown_fields = (
-            f"{name}=<sealed>" if name in sealed and _is_value(held) else f"{name}={held!r}"
+        return [
+            (name, _HIDDEN if name in sealed and _is_open(held) else held)
             for name, held in ((name, getattr(self, name)) for name in self.__struct_fields__)
-        )
-        return f"{type(self).__name__}({', '.join(shown_fields)})"
+        ]
+
+
+class _Hidden:
+    """Stands for a value that is not shown."""
+
+    def __repr__(self) -> str:
+        return "<sealed>"
+
+
+_HIDDEN = _Hidden()
 
 
 class Field(msgspec.Struct, frozen=True, eq=False):
@@ -292,15 +305,14 @@ def schema_of(record: type[Record]) -> Schema:
     return schema
 
 
-@lru_cache(maxsize=1024)
-def _sealed_names(record: type[Record]) -> frozenset[str]:
+def _sealed_names(record: type[Record]) -> set[str]:
     try:
-        return frozenset(field.name for field in schema_of(record).sealed)
+        return {field.name for field in schema_of(record).sealed}
     except SchemaError:  # then no record of it was ever written
-        return frozenset()
+        return set()
 
 
-def _is_value(held: Any) -> bool:
+def _is_open(held: Any) -> bool:
     return held is not None and not isinstance(held, SealedValue)
 
 

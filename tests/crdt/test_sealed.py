@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
+from rich.pretty import pretty_repr
 
 from crdt.contents import Contents
 from crdt.document import Document
@@ -145,6 +146,7 @@ def test_a_record_does_not_show_its_secrets() -> None:
     record = Safe(title="t", secret=MARK, keys={MARK: MARK})
     assert MARK not in repr(record)
     assert MARK not in f"{[record]}"
+    assert MARK not in pretty_repr(record)
     assert "title='t', secret=<sealed>" in repr(record)
     assert "number=None" in repr(record)
     record.secret = SealedValue("no key", MARK.encode())  # type: ignore[assignment]
