@@ -12,7 +12,7 @@ from client_sdk.keys import KeyFile, OsKeyring
 from client_sdk.query import Query
 from client_sdk.sync.status import Status
 from crdt.errors import SchemaError, ValidationError
-from crdt.fields import Counter, Item, Sealed, Text
+from crdt.fields import Counter, Item, Sealed, SealedValue, Text
 from crdt.schema import Record
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Record",
     "SchemaError",
     "Sealed",
+    "SealedValue",
     "Status",
     "Text",
     "ValidationError",

@@ -28,7 +28,7 @@ from crdt.changes import (
 from crdt.contents import Contents
 from crdt.errors import ValidationError
 from crdt.fields import Kind
-from crdt.records import conflicts, encode_items, operations, set_elements
+from crdt.records import conflicts, encode_items, operations, read, set_elements
 from crdt.schema import Field, Record, Schema
 from crdt.values import encode_value
 
@@ -110,7 +110,13 @@ class Collection(Generic[R]):
             doc = self._table.find(corridor.connection, record)
             if doc is None:
                 raise RecordNotFound(self._table.name, record)
-            return conflicts(self.schema, corridor.documents.get(doc).contents, field)
+            contents = corridor.documents.get(doc).contents
+            lost = conflicts(self.schema, contents, field)
+            sealed = self._table.sealed.get(field)
+            if sealed is None:
+                return lost
+            counting = sealed.open(record, read(self.schema, contents, [sealed.field])[field])
+            return [value for value in (sealed.open(record, one) for one in lost) if value != counting]
 
         return await self._writer.run(work, brief=True)
 
@@ -145,7 +151,10 @@ class Collection(Generic[R]):
             RecordNotFound: there is no such record.
             ValidationError: a value does not fit its field; nothing was changed.
         """
-        return await self._change(record, lambda contents: operations(self.schema, contents, values))
+        seal = self._writer.corridor.sealer(self._table, record)
+        return await self._change(
+            record, lambda contents: operations(self.schema, contents, values, seal=seal)
+        )
 
     async def increment(self, record: str, /, **by: int) -> R:
         """Add to counters (negative numbers subtract) and return the record. Raises as `update`."""

@@ -2,7 +2,7 @@
 
 Rows are made from documents and can be made again from them; they are what queries and ``client.sql`` read. A
 deleted record has no row. Times are integer microseconds since 1970, sets and maps JSON text, an `Enum` its
-value.
+value. A sealed field is its sealed bytes, opened when a record is made of the row.
 
 ::
 
@@ -22,9 +22,11 @@ from typing import Any, cast, get_type_hints
 import msgspec
 
 from client_sdk.database import Connection
+from client_sdk.seal import NONCE_BYTES, SealedField, Seals
 from crdt.errors import SchemaError
 from crdt.fields import FieldType, Kind, field_type
 from crdt.schema import Field, Record, Schema
+from crdt.sealed import Seal
 
 __all__ = ["Column", "ListTable", "Table", "from_sql", "to_sql"]
 
@@ -107,10 +109,12 @@ class ListTable:
 
 
 class Table:
-    """A collection's table, and the child tables of its list fields."""
+    """A collection's table, and the child tables of its list fields. ``seals`` hold the keys of sealed fields."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, seals: Seals | None = None) -> None:
         self.schema = schema
+        seals = seals or Seals()
+        self.sealed = {field.name: SealedField(seals, schema.collection, field) for field in schema.sealed}
         self.name = schema.collection
         self.columns = [
             _column(field.name, field.type) for field in schema.fields if field.kind is not Kind.LIST
@@ -129,6 +133,7 @@ class Table:
         self._decoders = [
             (place, column.decode) for place, column in enumerate(self.columns) if column.decode is not None
         ]
+        self._sealed = [(self._names.index(name), sealed) for name, sealed in self.sealed.items()]
         self._encoders = [(column.name, column.encode) for column in self.columns]
 
     # -- Declaring
@@ -181,6 +186,21 @@ class Table:
         for child in self.lists.values():
             connection.execute(f'DELETE FROM "{child.name}" WHERE doc = ?', (doc,))
 
+    # -- Sealed fields
+
+    def sealer(self, record_id: str, random: Callable[[int], bytes]) -> Seal | None:
+        """Return what seals the values of a record; None if it has no sealed fields."""
+        if not self.sealed:
+            return None
+        return lambda field, plain: self.sealed[field.name].seal(record_id, plain, random(NONCE_BYTES))
+
+    def opened(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a record's values with the sealed ones opened."""
+        if not self.sealed:
+            return values
+        opened = {name: sealed.open(values["id"], values[name]) for name, sealed in self.sealed.items()}
+        return {**values, **opened}
+
     # -- Reading
 
     def find(self, connection: Connection, record_id: str) -> int | None:
@@ -215,6 +235,8 @@ class Table:
         for place, decode in self._decoders:
             if held[place] is not None:
                 held[place] = decode(held[place])
+        for place, sealed in self._sealed:
+            held[place] = sealed.open(row[1], held[place])
         fields: dict[str, Any] = {**dict(zip(self._names, held, strict=True)), **lists}
         return self.schema.record(id=row[1], **fields)
 

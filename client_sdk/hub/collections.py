@@ -106,6 +106,7 @@ class HubCollection(Collection[R]):
             reading=1,
             now=NEVER,
             is_chosen=bool(record.id),
+            seal=self._table.sealer(record.id, bytes),  # zeros for chance: what it makes is thrown away
         )
 
     def _insert(self, corridor: Corridor, records: Sequence[R]) -> list[R]:
