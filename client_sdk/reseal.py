@@ -33,9 +33,9 @@ def take_key(corridor: Corridor, key: SpaceKey) -> None:
     reseal(corridor, tables)
     told = {(change.collection, change.record) for change in corridor.committed.changes}
     corridor.committed.changes += [
-        Change(table.name, record, "updated", frozenset(table.sealed))
+        Change(table.name, record, "updated", doc, frozenset(table.sealed))
         for table in tables
-        for _, record in _with_values(corridor, table)
+        for doc, record in _with_values(corridor, table)
         if (table.name, record) not in told
     ]
 

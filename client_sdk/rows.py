@@ -126,7 +126,10 @@ class Table:
         names = ", ".join(f'"{column.name}"' for column in self.columns)
         self.insert = f'INSERT INTO "{self.name}"(doc, id, {names}) VALUES (?, ?{", ?" * len(self.columns)})'
         self.select = f'SELECT "{self.name}".doc, "{self.name}".id, {names} FROM "{self.name}"'
+        #: Whether somebody watches: what changes then says how its row was and is. Set on the event loop.
+        self.is_watched = False
         self._names = [column.name for column in self.columns]
+        self._places = {name: place for place, name in enumerate(self._names, 2)}
         self._decoders = [
             (place, column.decode) for place, column in enumerate(self.columns) if column.decode is not None
         ]
@@ -205,23 +208,37 @@ class Table:
         found = connection.execute(f'SELECT doc FROM "{self.name}" WHERE id = ?', (record_id,)).fetchone()
         return None if found is None else int(found[0])
 
+    def place(self, name: str) -> int:
+        """Return where a column stands in a row of ``select``."""
+        return self._places[name]
+
+    def held(self, connection: Connection, doc: int) -> Sequence[Any] | None:
+        """Return the row of ``select`` of a document, None if it has none."""
+        found: Sequence[Any] | None = connection.execute(f"{self.select} WHERE doc = ?", (doc,)).fetchone()
+        return found
+
     def records(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[Record]:
         """Return the records of rows of ``select``, their lists read beside."""
-        lists = [self._lists(connection, child, [row[0] for row in rows]) for child in self.lists.values()]
-        record, names, decoders = self.schema.record, self._names, self._decoders
-        made = []
-        for row in rows:
-            held = list(row[2:])
-            for place, decode in decoders:
-                if held[place] is not None:
-                    held[place] = decode(held[place])
-            for place, sealed in self._sealed:
-                held[place] = sealed.open(row[1], held[place])
-            fields = dict(zip(names, held, strict=True))
-            for name, items in zip(self.lists, lists, strict=True):
-                fields[name] = items.get(row[0], [])
-            made.append(record(id=row[1], **fields))
-        return made
+        lists = {
+            name: self._lists(connection, child, [row[0] for row in rows])
+            for name, child in self.lists.items()
+        }
+        if not lists:
+            return [self.record(row, {}) for row in rows]
+        return [
+            self.record(row, {name: items.get(row[0], []) for name, items in lists.items()}) for row in rows
+        ]
+
+    def record(self, row: Sequence[Any], lists: Mapping[str, list[Any]]) -> Record:
+        """Return the record of a row of ``select`` and of its lists."""
+        held = list(row[2:])
+        for place, decode in self._decoders:
+            if held[place] is not None:
+                held[place] = decode(held[place])
+        for place, sealed in self._sealed:
+            held[place] = sealed.open(row[1], held[place])
+        fields: dict[str, Any] = {**dict(zip(self._names, held, strict=True)), **lists}
+        return self.schema.record(id=row[1], **fields)
 
     @staticmethod
     def _lists(connection: Connection, child: ListTable, docs: Sequence[int]) -> dict[int, list[Any]]:
