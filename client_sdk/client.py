@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import random
 import sys
@@ -24,13 +25,16 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from types import TracebackType
 from typing import Any, TypeVar
 
+from client_sdk.advisor import Advisor
+from client_sdk.cache import ResultCache
 from client_sdk.collection import Collection
 from client_sdk.commit import Corridor, Sources
 from client_sdk.config import Config
 from client_sdk.database import Connect, Connection, Database, connect_sqlcipher
-from client_sdk.errors import QueryError
+from client_sdk.errors import ClientError, ClosedClient, QueryError
 from client_sdk.keys import KeySource, resolve_key
 from client_sdk.migrate import prepare, rebuild
+from client_sdk.reading import Reading
 from client_sdk.reseal import reseal
 from client_sdk.rows import Table
 from client_sdk.seal import Seals, load_keys
@@ -42,6 +46,7 @@ from client_sdk.sync.status import Status
 from client_sdk.sync.transport import WebSocketTransport
 from client_sdk.views import Rerun
 from client_sdk.watch import Watches
+from client_sdk.workload import Workload
 from client_sdk.writer import Transaction, Writer
 from crdt.ids import client_id, incarnation
 from crdt.schema import Record, schema_of
@@ -49,6 +54,8 @@ from crdt.schema import Record, schema_of
 __all__ = ["Client", "Opening", "open"]
 
 R = TypeVar("R", bound=Record)
+
+_log = logging.getLogger(__name__)
 
 SYSTEM = Sources(now_ms=lambda: time.time_ns() // 1_000_000, random=os.urandom)
 
@@ -67,10 +74,19 @@ class Client:
             functools.partial(writer.database.read, brief=True),
             {table.name: table for table in tables.values()},
         )
+        self._workload = Workload(writer.database, self._watches.spawn)
+        self._cache = ResultCache(
+            self._watches, bytes_max=writer.database.config.result_cache_bytes, now=time.monotonic
+        )
+        self._reading = Reading(writer, self._watches, self._workload, self._cache)
+        self.advisor = Advisor(writer.database, self._workload, self._watches.tables)
+        if writer.database.config.advisor == "automatic":
+            self._workload.saved = self.advisor.apply
         self._replica = Replica(writer)
         self._runner: Runner | None = None
         self._idle_status = Status(pending=writer.corridor.outbox.pending)
         writer.listeners.append(self._watches.committed)
+        writer.listeners.append(self._workload.committed)
         writer.listeners.append(lambda committed: self._wake_runner(is_remote=committed.is_remote))
 
     # -- Records
@@ -87,7 +103,7 @@ class Client:
             raise QueryError(
                 f"{record.__name__} was not opened: name it in open(records=[...]); there are {known}"
             )
-        return Collection(self._writer, self._source, table)
+        return Collection(self._writer, self._reading, table)
 
     def transaction(self) -> Transaction:
         """``async with client.transaction():`` - several writes, one commit, one notice to watchers; all or nothing."""
@@ -211,14 +227,18 @@ class Client:
     async def close(self) -> None:
         """End the sync and the watchers, and close the file. A second call does nothing."""
         await self.disconnect()
-        await self._watches.close()
-        await self._writer.database.close()
+        self._cache.clear()
+        try:
+            await self._workload.save()
+        except ClosedClient:
+            pass
+        except ClientError:  # a full disk: closing is more
+            _log.warning("the figures of the query advisor were not saved", exc_info=True)
+        finally:
+            await self._watches.close()
+            await self._writer.database.close()
 
     # -- Parts
-
-    @property
-    def _source(self) -> _Source:
-        return _Source(self._writer, self._watches)
 
     def _wake_runner(self, *, is_remote: bool) -> None:
         if self._runner is not None:
@@ -227,15 +247,6 @@ class Client:
         elif self._idle_status.pending != self._writer.corridor.outbox.pending:
             pending = self._writer.corridor.outbox.pending
             self._idle_status = dataclasses.replace(self._idle_status, pending=pending, verified=None)
-
-
-class _Source:
-    """What queries run on (`client_sdk.query.Source`)."""
-
-    def __init__(self, writer: Writer, watches: Watches) -> None:
-        self.read = functools.partial(writer.read, brief=True)
-        self.watch = watches.watch
-        self.subscribe = watches.subscribe
 
 
 class Opening:

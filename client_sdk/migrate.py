@@ -18,6 +18,7 @@ from client_sdk.log import SCHEMA as LOG_SCHEMA
 from client_sdk.materialize import write_whole_row
 from client_sdk.outbox import SCHEMA as OUTBOX_SCHEMA
 from client_sdk.rows import Table
+from client_sdk.workload import SCHEMA as WORKLOAD_SCHEMA
 
 __all__ = ["FORMAT", "prepare", "rebuild"]
 
@@ -45,10 +46,12 @@ def prepare(connection: Connection, tables: Iterable[Table], path: str | os.Path
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > FORMAT:
         raise NewerFile(Path(path), ours=FORMAT, theirs=version)
-    if version == 1:  # the number of commits is new
+    if version == 1:  # the number of commits is new, and what the advisor knows
         connection.execute("ALTER TABLE pjais_state ADD COLUMN commits INTEGER NOT NULL DEFAULT 0")
+        for statement in WORKLOAD_SCHEMA:
+            connection.execute(statement)
     if version == 0:
-        for statement in (*_OWN, *LOG_SCHEMA, *OUTBOX_SCHEMA, *STATE_SCHEMA):
+        for statement in (*_OWN, *LOG_SCHEMA, *OUTBOX_SCHEMA, *STATE_SCHEMA, *WORKLOAD_SCHEMA):
             connection.execute(statement)
     if version < FORMAT:
         connection.execute(f"PRAGMA user_version = {FORMAT}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, cast
+from typing import Annotated, Any, Final, Generic, Literal, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -33,6 +33,9 @@ __all__ = ["Query", "Source", "Subscription"]
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
+#: How long a result is kept, unless the query says otherwise.
+SECONDS: Final = 300.0
+
 _COMPARISONS = ("=", "!=", "<", "<=", ">", ">=")
 _OPERATORS = (*_COMPARISONS, "in", "contains", "startswith", "is_null")
 _ORDERED = {Kind.REGISTER, Kind.COUNTER, Kind.TEXT}
@@ -46,10 +49,13 @@ class Subscription(Protocol):
 
 
 class Source(Protocol):
-    """What a query runs on: reads, and views that are kept true."""
+    """What a query runs on: reads, results that are kept, and views that are kept true."""
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` on a consistent view."""
+    async def ask(self, plan: Plan, work: Callable[[Connection], T]) -> T:
+        """Run a query's ``work`` on a consistent view."""
+
+    async def cached(self, view: View[T], seconds: float) -> T:
+        """Return a view's result, which is kept true for that long after it was read."""
 
     def watch(self, view: View[T]) -> AsyncGenerator[T, None]:
         """Yield a view's result, now and each time that it changes."""
@@ -61,10 +67,11 @@ class Source(Protocol):
 class Query(Generic[R]):
     """What is wanted of a collection. Iterating over it is an error: call one of its verbs."""
 
-    __slots__ = ("_source", "plan")
+    __slots__ = ("_seconds", "_source", "plan")
 
-    def __init__(self, source: Source, plan: Plan) -> None:
+    def __init__(self, source: Source, plan: Plan, *, seconds: float | None = None) -> None:
         self._source = source
+        self._seconds = seconds
         self.plan = plan
 
     # -- Saying what is wanted
@@ -129,11 +136,20 @@ class Query(Generic[R]):
         values = tuple(_value_of(record, one.column, self._table) for one in self.plan.order)
         return self._with(after=After(values, record.id))
 
+    def cached(self, seconds: float = SECONDS) -> Query[R]:
+        """Keep the result for ``seconds`` (5 minutes), true through every commit, so that asking again reads nothing.
+
+        Results share their unchanged records: copy one before changing it. Raises `QueryError`.
+        """
+        if not isinstance(seconds, int | float) or not seconds > 0:
+            raise QueryError(f"cached takes a number of seconds above 0, not {seconds!r:.60}")
+        return Query(self._source, self.plan, seconds=seconds)
+
     # -- Asking
 
     async def all(self) -> list[R]:
         """Return the records."""
-        return await self._source.read(self._all)
+        return await self._ask(Window(self.plan), self._all)
 
     async def first(self) -> R | None:
         """Return the first record, or None."""
@@ -142,13 +158,16 @@ class Query(Generic[R]):
 
     async def count(self) -> int:
         """Return how many records fit (within limit and offset)."""
-        return await self._source.read(self._count)
+        return await self._ask(Total(self.plan), self._count)
 
     async def exists(self) -> bool:
         """Return whether any record fits."""
-        sql, parameters = self._first.plan.sql(f'SELECT 1 FROM "{self._name}"')
-        return await self._source.read(
-            lambda connection: connection.execute(sql, parameters).fetchone() is not None
+        first = self._first
+        sql, parameters = first.plan.sql(f'SELECT 1 FROM "{self._name}"')
+        if self._seconds is not None:
+            return await first.count() > 0
+        return await self._source.ask(
+            first.plan, lambda connection: connection.execute(sql, parameters).fetchone() is not None
         )
 
     async def group_count(self, field: str) -> dict[Any, int]:
@@ -158,7 +177,7 @@ class Query(Generic[R]):
             QueryError: no such field, or one that holds no single value (a set, a list, a map).
         """
         groups = self._groups(field)
-        return groups.decoded(await self._source.read(groups.work))
+        return await self._ask(groups, lambda connection: groups.decoded(groups.work(connection)))
 
     def watch(self) -> AsyncGenerator[list[R], None]:
         """Yield the records, now and each time that they change. A slow consumer gets the latest, not a queue.
@@ -288,8 +307,13 @@ class Query(Generic[R]):
             raise QueryError(f"{what} takes a whole number from 0 on, not {count!r:.60}")
         return count
 
+    async def _ask(self, view: View[T], work: Callable[[Connection], T]) -> T:
+        if self._seconds is not None:
+            return await self._source.cached(view, self._seconds)
+        return await self._source.ask(self.plan, work)
+
     def _with(self, **parts: Any) -> Query[R]:
-        return Query(self._source, msgspec.structs.replace(self.plan, **parts))
+        return Query(self._source, msgspec.structs.replace(self.plan, **parts), seconds=self._seconds)
 
 
 _TIME = Annotated[dt.datetime, msgspec.Meta(tz=True)]

@@ -65,9 +65,15 @@ class Writer:
     async def read(self, work: Callable[[Connection], T], *, brief: bool = False) -> T:
         """Read in one consistent view: the last commit's, or inside a block, the block's own."""
         transaction = _current.get()
-        if transaction is not None and transaction.writer is self:
+        if transaction is not None and self.is_in_transaction:
             return await transaction.run(lambda corridor: work(corridor.connection))
         return await self.database.read(work, brief=brief)
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether the caller is inside ``client.transaction()``."""
+        transaction = _current.get()
+        return transaction is not None and transaction.writer is self
 
     def tell(self, committed: Committed) -> None:
         """Call the listeners."""

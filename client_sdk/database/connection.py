@@ -77,6 +77,9 @@ class Connection(Protocol):
     def set_progress_handler(self, handler: Callable[[], int] | None, n: int) -> None:
         """Call ``handler`` every ``n`` steps; what it returns is whether to stop."""
 
+    def create_function(self, name: str, narg: int, function: Callable[..., Any], /) -> None:
+        """Let SQL call ``function``."""
+
     def interrupt(self) -> None:
         """Stop what runs; from any thread."""
 

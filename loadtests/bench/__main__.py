@@ -12,6 +12,7 @@ from typing import Final
 
 from loadtests.bench.device import bench_device, scratch
 from loadtests.bench.live import bench_live
+from loadtests.bench.product import bench_product
 from loadtests.bench.report import summary
 from loadtests.bench.sealed import bench_sealed
 from loadtests.bench.server import bench_server
@@ -22,6 +23,7 @@ __all__: list[str] = []
 BENCHES: Final[dict[str, Callable[[Path, int], None]]] = {
     "device": lambda folder, records: asyncio.run(bench_device(folder, records=records)),
     "live": lambda folder, _: asyncio.run(bench_live(folder)),
+    "product": lambda folder, records: asyncio.run(bench_product(folder, records=records)),
     "sealed": lambda _, __: bench_sealed(count=5_000),
     "server": lambda folder, _: bench_server(folder, updates=20_000),
     "sync": lambda folder, _: asyncio.run(bench_sync(folder, records=10_000, edits=300)),
