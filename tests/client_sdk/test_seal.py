@@ -235,6 +235,8 @@ async def test_a_query_asks_only_whether_there_is_a_secret(path: Path) -> None:
             assert MARK not in str(caught.value)
         with pytest.raises(QueryError, match="no order"):
             notes.order_by("secret")
+        with pytest.raises(QueryError, match="not counted by a sealed"):
+            await notes.where(pinned=False).group_count("secret")
 
 
 async def test_what_cannot_be_opened_stays_as_it_is_whatever_else_is_written(path: Path) -> None:
