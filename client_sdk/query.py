@@ -66,7 +66,7 @@ class Condition(msgspec.Struct, frozen=True):
 class Query(Generic[R]):
     """What is wanted of a collection. Iterating over it is an error: call one of its verbs."""
 
-    __slots__ = ("_conditions", "_limit", "_offset", "_order", "_source", "_table")
+    __slots__ = ("_conditions", "_include", "_limit", "_offset", "_order", "_source", "_table")
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class Query(Generic[R]):
         order: tuple[str, ...] = (),
         limit: int | None = None,
         offset: int = 0,
+        include: frozenset[str] = frozenset(),
     ) -> None:
         self._source = source
         self._table = table
@@ -84,6 +85,7 @@ class Query(Generic[R]):
         self._order = order
         self._limit = limit
         self._offset = offset
+        self._include = include
 
     # -- Saying what is wanted
 
@@ -136,6 +138,10 @@ class Query(Generic[R]):
         """Leave out the first ``count`` records. Raises `QueryError`."""
         return self._with(offset=self._natural("offset", count))
 
+    def include(self, *lists: str) -> Query[R]:
+        """Load these lists too, which are declared lazy: ``include("messages")``. Raises `QueryError`."""
+        return self._with(include=self._include | self._table.included(lists))
+
     # -- Asking
 
     async def all(self) -> list[R]:
@@ -173,7 +179,7 @@ class Query(Generic[R]):
     def _all(self, connection: Connection) -> list[R]:
         sql, parameters = self._sql(self._table.select)
         rows = connection.execute(sql, parameters).fetchall()
-        return self._table.records(connection, rows)  # type: ignore[return-value]
+        return self._table.records(connection, rows, self._include)  # type: ignore[return-value]
 
     def _count(self, connection: Connection) -> int:
         inner, parameters = self._sql(f'SELECT 1 FROM "{self._name}"')
@@ -267,6 +273,7 @@ class Query(Generic[R]):
             "order": self._order,
             "limit": self._limit,
             "offset": self._offset,
+            "include": self._include,
         }
         return Query(self._source, self._table, **(held | parts))
 

@@ -16,12 +16,13 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast, get_type_hints
 
 import msgspec
 
 from client_sdk.database import Connection
+from client_sdk.errors import QueryError
 from crdt.errors import SchemaError
 from crdt.fields import FieldType, Kind, field_type
 from crdt.schema import Field, Record, Schema
@@ -185,9 +186,34 @@ class Table:
         found = connection.execute(f'SELECT doc FROM "{self.name}" WHERE id = ?', (record_id,)).fetchone()
         return None if found is None else int(found[0])
 
-    def records(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[Record]:
-        """Return the records of rows of ``select``, their lists read beside."""
-        lists = [self._lists(connection, child, [row[0] for row in rows]) for child in self.lists.values()]
+    def included(self, names: Iterable[str]) -> frozenset[str]:
+        """Return names of lists to load, checked. Raises `QueryError`."""
+        asked = names if isinstance(names, str) else tuple(names)
+        for name in asked:
+            if isinstance(asked, str) or name not in self.lists:
+                known = ", ".join(map(repr, self.lists)) or "none"
+                raise QueryError(
+                    f"{self.name}: include takes the names of lists, not {asked!r:.60}; there are {known}"
+                )
+        return frozenset(asked)
+
+    def records(
+        self, connection: Connection, rows: Sequence[Sequence[Any]], include: Collection[str] | None = ()
+    ) -> list[Record]:
+        """Return the records of rows of ``select``, their lists read beside.
+
+        Of the lists that are declared lazy only those in ``include`` are (None: all of them).
+        """
+        docs, lazy = [row[0] for row in rows], self.schema.lazy
+        lists = [
+            (
+                name,
+                self._lists(connection, child, docs)
+                if include is None or name not in lazy or name in include
+                else None,
+            )
+            for name, child in self.lists.items()
+        ]
         record, names, decoders = self.schema.record, self._names, self._decoders
         made = []
         for row in rows:
@@ -196,8 +222,8 @@ class Table:
                 if held[place] is not None:
                     held[place] = decode(held[place])
             fields = dict(zip(names, held, strict=True))
-            for name, items in zip(self.lists, lists, strict=True):
-                fields[name] = items.get(row[0], [])
+            for name, items in lists:
+                fields[name] = lazy[name] if items is None else items.get(row[0], [])
             made.append(record(id=row[1], **fields))
         return made
 

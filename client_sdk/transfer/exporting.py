@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 
 async def export_to(hub: Hub, out: BinaryIO, *, now: dt.datetime, on_progress: Progress | None = None) -> int:
     """Write an export, of the time ``now``, to an open binary file; return how many records it has."""
-    total = sum([await collection.count() for collection in hub.collections.values()])
+    total = sum([await collection.count() for collection in hub.everything.values()])
     done = 0
     async for records, chunk in export_chunks(hub, now=now):
         out.write(chunk)

@@ -10,7 +10,7 @@ records are equal, but for the time of the export. Sealed fields are not in it: 
     "personas":[
     {"id":"…","createdAt":"…","updatedAt":"…","name":"Wren",…},
     …
-    ],"memories":[…],"conversations":[…],"workflows":[…]}}
+    ],"memories":[…],"relations":[…],"conversations":[…],"workflows":[…]}}
 
 Reading takes any layout of that object. A field that this version does not know is an error, not a loss.
 """
@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from client_sdk.hub import Hub
-from client_sdk.hub.records import Conversation, Memory, Persona, Workflow
+from client_sdk.hub.records import Conversation, Memory, Persona, Relation, Workflow
 from client_sdk.transfer.source import Entry, JsonFile
 from crdt.fields import Kind
 from crdt.schema import Record, Schema, schema_of
@@ -85,7 +85,7 @@ class _Codec:
 
 _CODECS: dict[str, _Codec] = {
     codec.schema.collection: codec
-    for codec in (_Codec(schema_of(record)) for record in (Persona, Memory, Conversation, Workflow))
+    for codec in (_Codec(schema_of(record)) for record in (Persona, Memory, Relation, Conversation, Workflow))
 }
 
 
@@ -145,11 +145,14 @@ async def export_chunks(hub: Hub, *, now: dt.datetime) -> AsyncIterator[tuple[in
         0,
         f'{{"format":"{FORMAT}","version":{VERSION},"exported_at":{stamp},"collections":{{\n'.encode(),
     )
-    for number, (name, collection) in enumerate(hub.collections.items()):
+    for number, (name, collection) in enumerate(hub.everything.items()):
+        if name == "relations" and not await collection.count():
+            continue  # then also a program that knows no relations can read it
         yield 0, f'{"," if number else ""}"{name}":['.encode()
         codec, last = _CODECS[name], ""
         page = _PAGE_CONVERSATIONS if name == "conversations" else _PAGE
-        while records := await collection.where("id", ">", last).order_by("id").limit(page).all():
+        everything = collection.order_by("id").limit(page).include(*codec.schema.lazy)
+        while records := await everything.where("id", ">", last).all():
             lines = b",\n".join(map(codec.encode, records))
             yield len(records), (b",\n" if last else b"\n") + lines
             last = records[-1].id
