@@ -13,13 +13,14 @@ background; nothing else changes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import os
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -37,6 +38,7 @@ from client_sdk.sync.replica import Replica
 from client_sdk.sync.runner import Runner
 from client_sdk.sync.status import Status
 from client_sdk.sync.transport import WebSocketTransport
+from client_sdk.views import Rerun
 from client_sdk.watch import Watches
 from client_sdk.writer import Transaction, Writer
 from crdt.ids import client_id, incarnation
@@ -59,7 +61,10 @@ class Client:
         self._tables = tables
         self._account = account
         self._sources = sources
-        self._watches = Watches(lambda work: writer.read(work, brief=True))
+        self._watches = Watches(
+            functools.partial(writer.database.read, brief=True),
+            {table.name: table for table in tables.values()},
+        )
         self._replica = Replica(writer)
         self._runner: Runner | None = None
         self._idle_status = Status(pending=writer.corridor.outbox.pending)
@@ -98,18 +103,18 @@ class Client:
         listed = tuple(parameters)
         return await self._writer.read(lambda connection: run_sql(connection, statement, listed))
 
-    async def watch_sql(self, statement: str, parameters: Iterable[Any] = ()) -> AsyncIterator[list[SqlRow]]:
+    async def watch_sql(
+        self, statement: str, parameters: Iterable[Any] = ()
+    ) -> AsyncGenerator[list[SqlRow], None]:
         """Yield the rows of any SQL that only reads, now and each time that they change. Raises as `sql`."""
         listed = tuple(parameters)
         tables = await self._writer.database.read(
             lambda connection: tables_read(connection, statement, listed)
         )
-        watch = self._watches.watch(tables, lambda connection: run_sql(connection, statement, listed))
-        try:
-            async for rows in watch:
+        view = Rerun(tables, lambda connection: run_sql(connection, statement, listed))
+        async with contextlib.aclosing(self._watches.watch(view)) as results:
+            async for rows in results:
                 yield rows
-        finally:
-            await watch.aclose()
 
     # -- Sync
 

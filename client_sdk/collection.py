@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from client_sdk.commit import Corridor
 from client_sdk.database import Connection
 from client_sdk.errors import RecordNotFound
+from client_sdk.plan import Plan
 from client_sdk.query import Query, Source
 from client_sdk.rows import Table
 from client_sdk.writer import Writer
@@ -286,7 +287,7 @@ class Collection(Generic[R]):
     # -- Parts
 
     def _query(self) -> Query[R]:
-        return Query(self._source, self._table)
+        return Query(self._source, Plan(self._table))
 
     async def _change(
         self, record: str, plan: Callable[[Contents], list[Operation]], *, include: Sequence[str] = ()

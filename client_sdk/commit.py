@@ -47,9 +47,10 @@ STATE_SCHEMA = (
         cursor INTEGER NOT NULL,
         digest BLOB NOT NULL,
         records INTEGER NOT NULL,
-        clock INTEGER NOT NULL
+        clock INTEGER NOT NULL,
+        commits INTEGER NOT NULL DEFAULT 0
     )""",
-    "INSERT INTO pjais_state VALUES (1, '', 0, zeroblob(16), 0, 0)",
+    "INSERT INTO pjais_state VALUES (1, '', 0, zeroblob(16), 0, 0, 0)",
 )
 
 _TRUE, _FALSE = b"\xc3", b"\xc2"
@@ -63,21 +64,25 @@ class Sources(msgspec.Struct, frozen=True):
 
 
 class Committed(msgspec.Struct):
-    """What one transaction made true."""
+    """What one transaction made true. ``version`` is its number: it grows from one to the next."""
 
+    version: int = 0
     changes: list[Change] = []
     is_remote: bool = False
     pending: int = 0
 
 
 class State(msgspec.Struct):
-    """What the file says of itself in one row: how far it has read, what it comes to, and its clock."""
+    """What the file says of itself in one row: how far it has read, what it comes to, its clock, and how often it was
+    written.
+    """
 
     generation: str
     cursor: int
     digest: int
     records: int
     clock: int
+    commits: int
 
 
 class Corridor:
@@ -132,17 +137,20 @@ class Corridor:
         """Write the state's row; the last statement before COMMIT."""
         state = self.state
         state.clock = self.clock.last
-        if state != self._before[4]:
-            self.connection.execute(
-                "UPDATE pjais_state SET generation = ?, cursor = ?, digest = ?, records = ?, clock = ? WHERE one = 1",
-                (
-                    state.generation,
-                    state.cursor,
-                    state.digest.to_bytes(16, "big"),
-                    state.records,
-                    state.clock,
-                ),
-            )
+        state.commits += 1
+        self.connection.execute(
+            "UPDATE pjais_state SET generation = ?, cursor = ?, digest = ?, records = ?, clock = ?, commits = ?"
+            " WHERE one = 1",
+            (
+                state.generation,
+                state.cursor,
+                state.digest.to_bytes(16, "big"),
+                state.records,
+                state.clock,
+                state.commits,
+            ),
+        )
+        self.committed.version = state.commits
         self.committed.pending = self.outbox.pending
         return self.committed
 
@@ -203,11 +211,10 @@ class Corridor:
         self._record_local(
             [(doc, name, new_id, update) for doc, (new_id, update, _, _) in zip(docs, made, strict=True)]
         )
-        insert_rows(
+        self.committed.changes += insert_rows(
             self.connection, table, [(doc, values) for doc, (_, _, values, _) in zip(docs, made, strict=True)]
         )
         self._add_digests(sum(digest for *_, digest in made), records=len(made))
-        self.committed.changes += [Change(name, new_id, "inserted") for new_id, *_ in made]
         return [type(record)(**values) for record, (_, _, values, _) in zip(records, made, strict=True)]
 
     def edit(
@@ -346,8 +353,7 @@ class Corridor:
         self._add_digests(sum(digest for *_, digest in made), records=len(made))
         rows = [(doc, values) for doc, (*_, values, _) in zip(docs, made, strict=True) if values is not None]
         if table is not None and rows:
-            insert_rows(self.connection, table, rows)
-            self.committed.changes += [Change(collection, values["id"], "inserted") for _, values in rows]
+            self.committed.changes += insert_rows(self.connection, table, rows)
         return docs
 
     def add_document(self, collection: str, record: str, document: Document) -> int:
@@ -373,7 +379,7 @@ class Corridor:
 
 
 def _read_state(connection: Connection) -> State:
-    generation, cursor, digest, records, clock = connection.execute(
-        "SELECT generation, cursor, digest, records, clock FROM pjais_state"
+    generation, cursor, digest, records, clock, commits = connection.execute(
+        "SELECT generation, cursor, digest, records, clock, commits FROM pjais_state"
     ).fetchone()
-    return State(generation, cursor, int.from_bytes(digest, "big"), records, clock)
+    return State(generation, cursor, int.from_bytes(digest, "big"), records, clock, commits)

@@ -24,15 +24,22 @@ from crdt.updates import CheckedUpdate
 __all__ = ["Change", "insert_rows", "list_lengths", "readable", "write_row", "write_whole_row"]
 
 Values = Mapping[str, Any]
+Row = Sequence[Any]
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One record that a transaction changed. ``fields`` is empty for an inserted or deleted one: all of it."""
+    """One record that a transaction changed. ``fields`` is empty for an inserted or deleted one: all of it.
+
+    Where somebody watches the collection (`Table.is_watched`), ``before`` and ``after`` are its row as it was and is.
+    """
 
     collection: str
     record: str
     kind: Literal["inserted", "updated", "deleted"]
+    doc: int
     fields: frozenset[str] = frozenset()
+    before: Row | None = None
+    after: Row | None = None
 
 
 def readable(connection: Connection, table: Table, record: str, contents: Contents) -> dict[str, Any] | None:
@@ -46,29 +53,35 @@ def readable(connection: Connection, table: Table, record: str, contents: Conten
         return None
 
 
-def insert_rows(connection: Connection, table: Table, rows: Iterable[tuple[int, Values]]) -> None:
-    """Write the rows of records that have none, with their lists' items."""
+def insert_rows(connection: Connection, table: Table, rows: Iterable[tuple[int, Values]]) -> list[Change]:
+    """Write the rows of records that have none, with their lists' items; return what changed for those who watch."""
     rows = list(rows)
-    connection.executemany(table.insert, [table.row(doc, values) for doc, values in rows])
+    made = [table.row(doc, values) for doc, values in rows]
+    connection.executemany(table.insert, made)
     for name, child in table.lists.items():
         items = [row for doc, values in rows if values[name] for row in child.rows(doc, 0, values[name])]
         if items:
             connection.executemany(child.insert, items)
+    is_watched = table.is_watched
+    return [Change(table.name, row[1], "inserted", row[0], after=row if is_watched else None) for row in made]
 
 
 def write_whole_row(
     connection: Connection, table: Table, doc: int, record: str, contents: Contents, *, had_row: bool
 ) -> tuple[bool, Change | None]:
     """Write a record's row anew; return whether it has one, and what changed for those who watch."""
+    before = table.held(connection, doc) if had_row and table.is_watched else None
     if had_row:
         table.delete(connection, doc)
     values = readable(connection, table, record, contents)
     if values is None:
-        return False, Change(table.name, record, "deleted") if had_row else None
-    insert_rows(connection, table, [(doc, values)])
-    if had_row:
-        return True, Change(table.name, record, "updated", frozenset(values))
-    return True, Change(table.name, record, "inserted")
+        return False, Change(table.name, record, "deleted", doc, before=before) if had_row else None
+    (inserted,) = insert_rows(connection, table, [(doc, values)])
+    if not had_row:
+        return True, inserted
+    return True, Change(
+        table.name, record, "updated", doc, frozenset(values), before=before, after=inserted.after
+    )
 
 
 def write_row(
@@ -86,6 +99,7 @@ def write_row(
     fields, tombstone = touched_fields(table.schema, checked.touched)
     if not had_row or (tombstone and contents.is_deleted):
         return write_whole_row(connection, table, doc, record, contents, had_row=had_row)
+    before = table.held(connection, doc) if table.is_watched else None
     appended = {field: items for field in fields if (items := checked.appended.get(f"list:{field.wire}"))}
     try:
         values = read(table.schema, contents, [field for field in fields if field not in appended])
@@ -95,7 +109,9 @@ def write_row(
     except DocumentUnreadable:
         return write_whole_row(connection, table, doc, record, contents, had_row=True)
     table.update(connection, doc, values)
-    return True, Change(table.name, record, "updated", frozenset(field.name for field in fields))
+    after = table.held(connection, doc) if before is not None else None
+    changed = frozenset(field.name for field in fields)
+    return True, Change(table.name, record, "updated", doc, changed, before=before, after=after)
 
 
 def list_lengths(table: Table | None, contents: Contents) -> dict[str, int]:

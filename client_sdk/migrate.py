@@ -21,7 +21,7 @@ from client_sdk.rows import Table
 
 __all__ = ["FORMAT", "prepare", "rebuild"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 # The fingerprint of tables that are not filled yet: an opening that ends in between leaves them to the next one.
 _EMPTY: Final = ""
@@ -45,9 +45,12 @@ def prepare(connection: Connection, tables: Iterable[Table], path: str | os.Path
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > FORMAT:
         raise NewerFile(Path(path), ours=FORMAT, theirs=version)
+    if version == 1:  # the number of commits is new
+        connection.execute("ALTER TABLE pjais_state ADD COLUMN commits INTEGER NOT NULL DEFAULT 0")
     if version == 0:
         for statement in (*_OWN, *LOG_SCHEMA, *OUTBOX_SCHEMA, *STATE_SCHEMA):
             connection.execute(statement)
+    if version < FORMAT:
         connection.execute(f"PRAGMA user_version = {FORMAT}")
     held = {
         name: (fingerprint, names)

@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, cast
 
 import msgspec
 
+from client_sdk.conditions import AnyOf, Column, Comparison, Condition, Sorting
 from client_sdk.database import Connection
+from client_sdk.differences import Difference, differences
 from client_sdk.errors import QueryError
+from client_sdk.plan import After, Plan
 from client_sdk.rows import Table, to_sql
+from client_sdk.views import Groups, Total, View, Window
 from crdt.fields import Kind
 from crdt.schema import Record
 
-__all__ = ["Condition", "Query", "Source", "Subscription"]
+__all__ = ["Query", "Source", "Subscription"]
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -42,50 +46,26 @@ class Subscription(Protocol):
 
 
 class Source(Protocol):
-    """What a query runs on: reads, and reads that stay true."""
+    """What a query runs on: reads, and views that are kept true."""
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` on a consistent view."""
 
-    def watch(self, tables: frozenset[str], work: Callable[[Connection], T]) -> AsyncIterator[T]:
-        """Yield what ``work`` returns, now and each time that a commit to those tables changes it."""
+    def watch(self, view: View[T]) -> AsyncGenerator[T, None]:
+        """Yield a view's result, now and each time that it changes."""
 
-    def subscribe(
-        self, tables: frozenset[str], work: Callable[[Connection], T], callback: Callable[[T], Any]
-    ) -> Subscription:
-        """Call back with what ``work`` returns, now and each time that it changes."""
-
-
-class Condition(msgspec.Struct, frozen=True):
-    """A piece of SQL that is true or false of a row, and its parameters."""
-
-    sql: str
-    parameters: tuple[Any, ...] = ()
+    def subscribe(self, view: View[T], callback: Callable[[T], Any]) -> Subscription:
+        """Call back with a view's result, now and each time that it changes."""
 
 
 class Query(Generic[R]):
     """What is wanted of a collection. Iterating over it is an error: call one of its verbs."""
 
-    __slots__ = ("_conditions", "_include", "_limit", "_offset", "_order", "_source", "_table")
+    __slots__ = ("_source", "plan")
 
-    def __init__(
-        self,
-        source: Source,
-        table: Table,
-        *,
-        conditions: tuple[Condition, ...] = (),
-        order: tuple[str, ...] = (),
-        limit: int | None = None,
-        offset: int = 0,
-        include: frozenset[str] = frozenset(),
-    ) -> None:
+    def __init__(self, source: Source, plan: Plan) -> None:
         self._source = source
-        self._table = table
-        self._conditions = conditions
-        self._order = order
-        self._limit = limit
-        self._offset = offset
-        self._include = include
+        self.plan = plan
 
     # -- Saying what is wanted
 
@@ -98,16 +78,16 @@ class Query(Generic[R]):
         Raises:
             QueryError: no such field or operator, or a value of the wrong type.
         """
-        added = [self._compile(name, "=", value) for name, value in equal.items()]
+        added: list[Condition] = [self._compile(name, "=", value) for name, value in equal.items()]
         if condition:
             added.append(self._condition(condition))
-        return self._with(conditions=(*self._conditions, *added))
+        return self._with(conditions=(*self.plan.conditions, *added))
 
     def or_(self, *alternatives: tuple[Any, ...] | dict[str, Any]) -> Query[R]:
         """Keep the records that fit at least one alternative: ``or_(("kind", "=", "a"), {"pinned": True})``.
         Raises `QueryError`.
         """
-        made = []
+        made: list[Comparison] = []
         for alternative in alternatives:
             if isinstance(alternative, dict):
                 made += [self._compile(name, "=", value) for name, value in alternative.items()]
@@ -115,9 +95,7 @@ class Query(Generic[R]):
                 made.append(self._condition(alternative))
         if not made:
             raise QueryError('or_() needs at least one alternative, such as or_(("kind", "=", "a"))')
-        joined = " OR ".join(f"({one.sql})" for one in made)
-        parameters = tuple(parameter for one in made for parameter in one.parameters)
-        return self._with(conditions=(*self._conditions, Condition(f"({joined})", parameters)))
+        return self._with(conditions=(*self.plan.conditions, AnyOf(tuple(made))))
 
     def order_by(self, field: str, direction: Literal["asc", "desc"] = "asc") -> Query[R]:
         """Sort by a field; a second call sorts what the first leaves equal. Records without a value come
@@ -125,10 +103,12 @@ class Query(Generic[R]):
         """
         if direction not in ("asc", "desc"):
             raise QueryError(f'order_by takes "asc" or "desc", not {direction!r}')
+        if self.plan.after is not None:
+            raise QueryError("order_by() comes before after(): it says what is behind what")
         column, kind, _ = self._column(field)
         if kind not in {*_ORDERED, Kind.MAP} or (kind is Kind.MAP and "." not in field):
             raise QueryError(f"{self._name}.{field}: a {kind.value} has no order to sort by")
-        return self._with(order=(*self._order, f"{column} {direction.upper()}"))
+        return self._with(order=(*self.plan.order, Sorting(column, direction == "desc")))
 
     def limit(self, count: int) -> Query[R]:
         """Take at most ``count`` records. Raises `QueryError`."""
@@ -140,7 +120,18 @@ class Query(Generic[R]):
 
     def include(self, *lists: str) -> Query[R]:
         """Load these lists too, which are declared lazy: ``include("messages")``. Raises `QueryError`."""
-        return self._with(include=self._include | self._table.included(lists))
+        return self._with(include=self.plan.include | self._table.included(lists))
+
+    def after(self, record: R) -> Query[R]:
+        """Begin behind a record, in the query's order: ``limit(50)``, and then ``after(page[-1])`` for the next page.
+
+        Costs what the page costs, however far in. The record may have been changed or deleted meanwhile: its place is
+        the one that it has in the page. Raises `QueryError`.
+        """
+        if not isinstance(record, self._table.schema.record):
+            raise QueryError(f"after() takes a record of {self._name}, not {record!r:.60}")
+        values = tuple(_value_of(record, one.column, self._table) for one in self.plan.order)
+        return self._with(after=After(values, record.id))
 
     # -- Asking
 
@@ -150,55 +141,91 @@ class Query(Generic[R]):
 
     async def first(self) -> R | None:
         """Return the first record, or None."""
-        one = self._with(limit=1 if self._limit is None else min(1, self._limit))
-        found = await one.all()
+        found = await self._first.all()
         return found[0] if found else None
 
     async def count(self) -> int:
         """Return how many records fit (within limit and offset)."""
         return await self._source.read(self._count)
 
-    def watch(self) -> AsyncIterator[list[R]]:
-        """Yield the records, now and each time that they change. A slow consumer gets the latest, not a queue."""
-        return self._source.watch(frozenset({self._name}), self._all)
+    async def exists(self) -> bool:
+        """Return whether any record fits."""
+        sql, parameters = self._first.plan.sql(f'SELECT 1 FROM "{self._name}"')
+        return await self._source.read(
+            lambda connection: connection.execute(sql, parameters).fetchone() is not None
+        )
+
+    async def group_count(self, field: str) -> dict[Any, int]:
+        """Return how many records fit for each value of a field (None: without one). Limit and offset do not count.
+
+        Raises:
+            QueryError: no such field, or one that holds no single value (a set, a list, a map).
+        """
+        groups = self._groups(field)
+        return groups.decoded(await self._source.read(groups.work))
+
+    def watch(self) -> AsyncGenerator[list[R], None]:
+        """Yield the records, now and each time that they change. A slow consumer gets the latest, not a queue.
+
+        Results share their unchanged records: copy one before changing it.
+        """
+        return self._source.watch(Window(self.plan))
 
     def subscribe(self, callback: Callable[[list[R]], Any]) -> Subscription:
         """Call back with the records, now and each time that they change, until the subscription is closed."""
-        return self._source.subscribe(frozenset({self._name}), self._all, callback)
+        return self._source.subscribe(Window(self.plan), callback)
+
+    def watch_changes(self) -> AsyncGenerator[list[Difference[R]], None]:
+        """Yield what changed in the result each time, as `Added`, `Removed`, `Moved` and `Changed` with their places.
+
+        The first are the records that are there now. Done to a list in their order, they make the new result.
+        """
+        return differences(self.watch())
+
+    def watch_count(self) -> AsyncGenerator[int, None]:
+        """Yield how many records fit, now and each time that it changes."""
+        return self._source.watch(Total(self.plan))
+
+    def watch_group_count(self, field: str) -> AsyncGenerator[dict[Any, int], None]:
+        """Yield how many records fit for each value of a field, now and each time that it changes. As `group_count`."""
+        return self._source.watch(self._groups(field))
 
     def __repr__(self) -> str:
         """Show the SQL."""
-        return f"<Query {self._sql(self._table.select)[0]}>"
+        return f"<Query {self.plan.sql(self._table.select)[0]}>"
 
     # -- Running
+
+    @property
+    def _table(self) -> Table:
+        return self.plan.table
 
     @property
     def _name(self) -> str:
         return self._table.name
 
+    @property
+    def _first(self) -> Query[R]:
+        return self._with(limit=1 if self.plan.limit is None else min(1, self.plan.limit))
+
     def _all(self, connection: Connection) -> list[R]:
-        sql, parameters = self._sql(self._table.select)
-        rows = connection.execute(sql, parameters).fetchall()
-        return self._table.records(connection, rows, self._include)  # type: ignore[return-value]
+        sql, parameters = self.plan.sql(self._table.select)
+        return self.plan.records(connection, connection.execute(sql, parameters).fetchall())
 
     def _count(self, connection: Connection) -> int:
-        inner, parameters = self._sql(f'SELECT 1 FROM "{self._name}"')
+        inner, parameters = self.plan.sql(f'SELECT 1 FROM "{self._name}"')
         return int(connection.execute(f"SELECT count(*) FROM ({inner})", parameters).fetchone()[0])
 
-    def _sql(self, select: str) -> tuple[str, list[Any]]:
-        parts, parameters = [select], [value for one in self._conditions for value in one.parameters]
-        if self._conditions:
-            parts.append("WHERE " + " AND ".join(one.sql for one in self._conditions))
-        # The document's number breaks ties, so that pages by offset neither skip nor repeat.
-        parts.append("ORDER BY " + ", ".join((*self._order, f'"{self._name}".doc')))
-        if self._limit is not None or self._offset:
-            parts.append("LIMIT ? OFFSET ?")
-            parameters += [-1 if self._limit is None else self._limit, self._offset]
-        return " ".join(parts), parameters
+    def _groups(self, field: str) -> Groups:
+        column, kind, _ = self._column(field)
+        if kind not in _ORDERED and not column.leaf:
+            raise QueryError(f"{self._name}.{field}: records are not counted by a {kind.value}")
+        decode = None if column.leaf or field == "id" else self._table.by_name[field].decode
+        return Groups(self.plan, column, decode)
 
     # -- Compiling
 
-    def _condition(self, condition: Sequence[Any]) -> Condition:
+    def _condition(self, condition: Sequence[Any]) -> Comparison:
         match condition:
             case (field, "is_null"):
                 return self._compile(field, "is_null", True)
@@ -206,61 +233,55 @@ class Query(Generic[R]):
                 return self._compile(field, operator, value)
         raise QueryError(f"a condition is (field, operator, value), not {condition!r:.200}")
 
-    def _compile(self, field: str, operator: str, value: Any) -> Condition:
+    def _compile(self, field: str, operator: str, value: Any) -> Comparison:
         column, kind, check = self._column(field)
         where = f"{self._name}.{field}"
         if operator not in _OPERATORS:
             raise QueryError(f"{where}: there is no operator {operator!r}; there are {', '.join(_OPERATORS)}")
         if operator == "is_null":
-            return Condition(f"{column} IS {'' if value else 'NOT '}NULL")
+            return Comparison(column, "is null" if value else "is not null")
         if operator == "in":
             if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
                 raise QueryError(f"{where}: in takes a collection of values, not {value!r:.60}")
-            values = [to_sql(check(where, one)) for one in value]
-            return Condition(f"{column} IN ({', '.join('?' * len(values))})", tuple(values))
+            return Comparison(column, "in", tuple(to_sql(check(where, one)) for one in value))
         if operator == "contains":
             return self._contains(where, column, kind, value)
         if operator == "startswith":
             if kind not in {Kind.REGISTER, Kind.TEXT, Kind.MAP} or not isinstance(value, str):
                 raise QueryError(f"{where}: startswith compares text with text, not with {value!r:.60}")
-            return Condition(f"substr({column}, 1, ?) = ?", (len(value), value))
+            return Comparison(column, "startswith", value)
         if operator in ("=", "!=") and value is None:
-            return Condition(f"{column} IS {'NOT ' if operator == '!=' else ''}NULL")
+            return Comparison(column, "is not null" if operator == "!=" else "is null")
         if operator not in ("=", "!=") and kind in {Kind.SET, Kind.LIST, Kind.SEALED}:
             raise QueryError(f"{where}: a {kind.value} has no order to compare by")
-        sign = "IS NOT" if operator == "!=" else operator
-        return Condition(f"{column} {sign} ?", (to_sql(check(where, value)),))
+        return Comparison(column, cast("Any", operator), to_sql(check(where, value)))
 
-    def _contains(self, where: str, column: str, kind: Kind, value: Any) -> Condition:
+    def _contains(self, where: str, column: Column, kind: Kind, value: Any) -> Comparison:
         if kind is Kind.SET:
-            element = value.value if isinstance(value, enum.Enum) else value
-            return Condition(f"EXISTS (SELECT 1 FROM json_each({column}) WHERE value = ?)", (element,))
+            return Comparison(column, "has element", value.value if isinstance(value, enum.Enum) else value)
         if not isinstance(value, str):
             raise QueryError(
                 f"{where}: contains looks for text, or for an element of a set, not for {value!r:.60}"
             )
-        if kind is Kind.MAP and "." not in where.split(".", 1)[1]:
-            return Condition(f"EXISTS (SELECT 1 FROM json_each({column}) WHERE key = ?)", (value,))
-        return Condition(f"instr({column}, ?) > 0", (value,))
+        return Comparison(column, "has key" if kind is Kind.MAP and not column.leaf else "has text", value)
 
-    def _column(self, field: str) -> tuple[str, Kind, Callable[[str, Any], Any]]:
+    def _column(self, field: str) -> tuple[Column, Kind, Callable[[str, Any], Any]]:
         if field == "id":
-            return f'"{self._name}".id', Kind.REGISTER, _checker(str)
+            return Column(f'"{self._name}".id', 1), Kind.REGISTER, _checker(str)
         top, _, below = field.partition(".")
         declared = self._table.schema.by_name.get(top)
         if declared is None or declared.kind is Kind.LIST:
             known = ", ".join(["id", *self._table.by_name])
             raise QueryError(f"{self._name} has no field {field!r} to ask by; there are {known}")
-        column = f'"{self._name}"."{top}"'
+        name, place = f'"{self._name}"."{top}"', self._table.place(top)
         if not below:
             plain = declared.type.scalar if declared.kind is Kind.REGISTER else declared.type.value
-            return column, declared.kind, _checker(plain)
+            return Column(name, place), declared.kind, _checker(plain)
         if declared.kind is not Kind.MAP:
             raise QueryError(f"{self._name}.{top} is a {declared.kind.value}: only a map has leaves")
         if '"' in below:
             raise QueryError(f"{self._name}.{field}: a leaf's name has no quotation mark")
-        path = "".join(f'."{part}"' for part in below.split(".")).replace("'", "''")
-        return f"json_extract({column}, '${path}')", Kind.MAP, lambda _, value: value
+        return Column(name, place, tuple(below.split("."))), Kind.MAP, lambda _, value: value
 
     def _natural(self, what: str, count: int) -> int:
         if type(count) is not int or count < 0:
@@ -268,14 +289,7 @@ class Query(Generic[R]):
         return count
 
     def _with(self, **parts: Any) -> Query[R]:
-        held = {
-            "conditions": self._conditions,
-            "order": self._order,
-            "limit": self._limit,
-            "offset": self._offset,
-            "include": self._include,
-        }
-        return Query(self._source, self._table, **(held | parts))
+        return Query(self._source, msgspec.structs.replace(self.plan, **parts))
 
 
 _TIME = Annotated[dt.datetime, msgspec.Meta(tz=True)]
@@ -292,3 +306,13 @@ def _checker(plain: Any) -> Callable[[str, Any], Any]:
             raise QueryError(f"{where}: {error}") from None
 
     return check
+
+
+def _value_of(record: Record, column: Column, table: Table) -> Any:
+    """Return what SQL holds of a record's value in a column."""
+    if column.place == 1:
+        return record.id
+    held = table.columns[column.place - 2]
+    value = getattr(record, held.name)
+    encoded = value if held.encode is None or value is None else held.encode(value)
+    return column.value((*[None] * column.place, encoded))

@@ -123,7 +123,10 @@ class Table:
         names = ", ".join(f'"{column.name}"' for column in self.columns)
         self.insert = f'INSERT INTO "{self.name}"(doc, id, {names}) VALUES (?, ?{", ?" * len(self.columns)})'
         self.select = f'SELECT "{self.name}".doc, "{self.name}".id, {names} FROM "{self.name}"'
+        #: Whether somebody watches: what changes then says how its row was and is. Set on the event loop.
+        self.is_watched = False
         self._names = [column.name for column in self.columns]
+        self._places = {name: place for place, name in enumerate(self._names, 2)}
         self._decoders = [
             (place, column.decode) for place, column in enumerate(self.columns) if column.decode is not None
         ]
@@ -197,35 +200,40 @@ class Table:
                 )
         return frozenset(asked)
 
+    def place(self, name: str) -> int:
+        """Return where a column stands in a row of ``select``."""
+        return self._places[name]
+
+    def held(self, connection: Connection, doc: int) -> Sequence[Any] | None:
+        """Return the row of ``select`` of a document, None if it has none."""
+        found: Sequence[Any] | None = connection.execute(f"{self.select} WHERE doc = ?", (doc,)).fetchone()
+        return found
+
+    def loaded(self, include: Collection[str] | None) -> list[str]:
+        """Return which lists come with a record: those that are not lazy, and ``include`` (None: all)."""
+        lazy = self.schema.lazy
+        return [name for name in self.lists if include is None or name not in lazy or name in include]
+
     def records(
         self, connection: Connection, rows: Sequence[Sequence[Any]], include: Collection[str] | None = ()
     ) -> list[Record]:
-        """Return the records of rows of ``select``, their lists read beside.
-
-        Of the lists that are declared lazy only those in ``include`` are (None: all of them).
-        """
-        docs, lazy = [row[0] for row in rows], self.schema.lazy
-        lists = [
-            (
-                name,
-                self._lists(connection, child, docs)
-                if include is None or name not in lazy or name in include
-                else None,
-            )
-            for name, child in self.lists.items()
+        """Return the records of rows of ``select``, their lists read beside, lazy ones as `loaded` says."""
+        docs = [row[0] for row in rows]
+        lists = {name: self._lists(connection, self.lists[name], docs) for name in self.loaded(include)}
+        if not lists:
+            return [self.record(row, {}) for row in rows]
+        return [
+            self.record(row, {name: items.get(row[0], []) for name, items in lists.items()}) for row in rows
         ]
-        record, names, decoders = self.schema.record, self._names, self._decoders
-        made = []
-        for row in rows:
-            held = list(row[2:])
-            for place, decode in decoders:
-                if held[place] is not None:
-                    held[place] = decode(held[place])
-            fields = dict(zip(names, held, strict=True))
-            for name, items in lists:
-                fields[name] = lazy[name] if items is None else items.get(row[0], [])
-            made.append(record(id=row[1], **fields))
-        return made
+
+    def record(self, row: Sequence[Any], lists: Mapping[str, list[Any]]) -> Record:
+        """Return the record of a row of ``select`` and of its lists; lazy ones that are not given are not loaded."""
+        held = list(row[2:])
+        for place, decode in self._decoders:
+            if held[place] is not None:
+                held[place] = decode(held[place])
+        fields: dict[str, Any] = {**self.schema.lazy, **dict(zip(self._names, held, strict=True)), **lists}
+        return self.schema.record(id=row[1], **fields)
 
     @staticmethod
     def _lists(connection: Connection, child: ListTable, docs: Sequence[int]) -> dict[int, list[Any]]:

@@ -1,115 +1,409 @@
-"""Reads that stay true: a watcher runs its query now, and again after a commit that touched a table it reads.
+"""Live queries: views that are brought up to date after each commit, by the few rows that it changed.
 
-A watcher that is still busy with one result when several commits pass sees them as one: it gets the latest, and no
-queue grows. A result equal to the one before is not told again. What a watcher reads is always the state after some
-whole commit.
+Those who watch equal things share one `Live`. Each is found by its collection, and where its query asks for
+certain values of a column, by those: a changed row is shown to the few whose value it has or had. So a commit
+costs what it touches, and not what is watched. What a view cannot decide from the row is read again, in the
+background.
+
+One commit is one notice, and what is told is always the state after some whole commit: a read says which
+commit it saw (`pjais_state.commits`), what that holds already is left out, and what came later is taken in
+the order of the commits. A consumer that is busy while several commits pass gets the latest result, and no
+queue grows. A result equal to the one before is not told again. An error in one callback is logged, and stops
+neither it nor the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from client_sdk.commit import Committed
+from client_sdk.conditions import Undecided
 from client_sdk.database import Connection
+from client_sdk.materialize import Change
+from client_sdk.rows import Table
+from client_sdk.views import View
 
-__all__ = ["CallbackSubscription", "Watches"]
+__all__ = ["CallbackSubscription", "LiveCounts", "Watches"]
 
 T = TypeVar("T")
-Read = Callable[[Callable[[Connection], T]], Awaitable[T]]
 
 log = logging.getLogger("client_sdk.watch")
 
+_NOTHING: Any = object()
+
+
+class LiveCounts(msgspec.Struct):
+    """What live queries cost: how many are open, and how often one was patched, read, and told to somebody."""
+
+    open: int = 0
+    patched: int = 0
+    read: int = 0
+    told: int = 0
+
 
 class Watches:
-    """Everyone who watches, by table."""
+    """Everyone who watches. Its methods belong to the event loop."""
 
-    def __init__(self, read: Callable[[Callable[[Connection], Any]], Awaitable[Any]]) -> None:
+    def __init__(
+        self, read: Callable[[Callable[[Connection], Any]], Awaitable[Any]], tables: Mapping[str, Table]
+    ) -> None:
+        self.counts = LiveCounts()
         self._read = read
-        self._wakes: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._tables = tables
+        self._lives: dict[Any, _Live] = {}
+        self._index: dict[str, _Index] = {}
+        self._due: dict[_Live, None] = {}  # in the order in which their results changed
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = asyncio.Event()
+        self._is_flushing = self._is_closed = False
+        self._context = contextvars.copy_context()  # outside of any transaction
 
-    @property
-    def open_count(self) -> int:
-        """How many watchers there are."""
-        return len({id(wake) for wakes in self._wakes.values() for wake in wakes})
+    # -- Watching
 
-    def committed(self, committed: Committed) -> None:
-        """Wake those whose tables a transaction changed."""
-        for collection in {change.collection for change in committed.changes}:
-            for wake in self._wakes.get(collection, ()):
-                wake.set()
-
-    async def watch(self, tables: frozenset[str], work: Callable[[Connection], T]) -> AsyncGenerator[T, None]:
-        """Yield what ``work`` returns now, and each time that it changes. Ends when the client closes."""
-        wake = asyncio.Event()
-        for table in tables:
-            self._wakes[table].add(wake)
-        closing = asyncio.ensure_future(self._closed.wait())
+    async def watch(self, view: View[T]) -> AsyncGenerator[T, None]:
+        """Yield a view's result, now and each time that it changes. Ends when the client closes."""
+        waiting: _Waiting[T] = _Waiting()
+        live = self._join(view, waiting)
         try:
-            result: T = await self._read(work)
-            yield result
-            while not self._closed.is_set():
-                waiting = asyncio.ensure_future(wake.wait())
-                try:
-                    await asyncio.wait({waiting, closing}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    waiting.cancel()
-                if self._closed.is_set():
-                    return
-                wake.clear()
-                fresh = await self._read(work)
-                if fresh != result:
-                    result = fresh
-                    yield result
+            while (result := await waiting.next()) is not _NOTHING:
+                yield result
         finally:
-            closing.cancel()
-            for table in tables:
-                self._wakes[table].discard(wake)
+            self._leave(live, waiting)
 
-    def subscribe(
-        self, tables: frozenset[str], work: Callable[[Connection], T], callback: Callable[[T], Any]
-    ) -> CallbackSubscription:
-        """Call back with what ``work`` returns, now and each time that it changes; may be a coroutine function."""
-        task = asyncio.get_running_loop().create_task(self._call(tables, work, callback))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return CallbackSubscription(task)
+    def subscribe(self, view: View[T], callback: Callable[[T], Any]) -> CallbackSubscription:
+        """Call back with a view's result, now and each time that it changes; may be a coroutine function."""
+        calling = _Calling(callback, self._spawn)
+        live = self._join(view, calling)
+
+        def close() -> None:
+            calling.close()
+            self._leave(live, calling)
+
+        return CallbackSubscription(close)
 
     async def close(self) -> None:
         """End every watcher."""
-        self._closed.set()
+        self._is_closed = True
+        for live in list(self._lives.values()):
+            for listener in list(live.listeners):
+                listener.close()
+                self._leave(live, listener)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _call(
-        self, tables: frozenset[str], work: Callable[[Connection], T], callback: Callable[[T], Any]
-    ) -> None:
-        results = self.watch(tables, work)
+    # -- What became true
+
+    def committed(self, committed: Committed) -> None:
+        """Show each live query the changes that can matter to it."""
+        touched: dict[_Live, list[Change]] = {}
+        for change in committed.changes:
+            index = self._index.get(change.collection)
+            if index is not None:
+                for live in index.candidates(change):
+                    touched.setdefault(live, []).append(change)
+        for live, changes in touched.items():
+            self._take(live, committed.version, changes)
+
+    def _take(self, live: _Live, version: int, changes: list[Change]) -> None:
+        if live.is_reading:
+            live.waiting.append((version, changes))
+            return
+        if version <= live.version:
+            return  # the read that it comes from has seen it
         try:
-            async for result in results:
-                try:
-                    answer = callback(result)
-                    if asyncio.iscoroutine(answer):
-                        await answer
-                except Exception:
-                    log.exception("a subscriber's callback failed; it is called again at the next change")
-        finally:
-            await results.aclose()
+            is_changed = live.view.patch(changes)
+        except Undecided:
+            self._start_reading(live)
+            return
+        self.counts.patched += 1
+        live.version = version
+        if is_changed:
+            self._tell(live)
+
+    # -- Reading
+
+    def _start_reading(self, live: _Live) -> None:
+        live.is_reading = True
+        self._spawn(self._read_view(live))
+
+    async def _read_view(self, live: _Live) -> None:
+        def work(connection: Connection) -> tuple[int, Any]:
+            (version,) = connection.execute("SELECT commits FROM pjais_state").fetchone()
+            return version, live.view.work(connection)
+
+        while live.listeners:
+            self.counts.read += 1
+            try:
+                live.version, read = await self._read(work)
+                live.view.load(read)
+                waiting, live.waiting = live.waiting, []
+                for version, changes in waiting:
+                    if version > live.version:
+                        live.view.patch(changes)
+                        live.version = version
+            except Undecided:
+                continue
+            except Exception as error:  # noqa: BLE001 - it is told to those who watch
+                live.waiting.clear()
+                live.version = -1  # whatever comes next, it is read again
+                live.fail(error)
+            else:
+                self._tell(live)
+            break
+        live.is_reading = False
+
+    # -- Telling
+
+    def _tell(self, live: _Live) -> None:
+        self._due[live] = None
+        if not self._is_flushing:
+            self._is_flushing = True
+            asyncio.get_running_loop().call_soon(self._flush, context=self._context)
+
+    def _flush(self) -> None:
+        self._is_flushing = False
+        due, self._due = self._due, {}
+        for live in due:
+            if not live.is_reading and live.listeners:
+                self.counts.told += live.tell()
+
+    # -- Who watches
+
+    def _join(self, view: View[Any], listener: _Listener) -> _Live:
+        live = self._lives.get(view.key)
+        if self._is_closed:
+            listener.close()
+            return live or _Live(view)
+        if live is None:
+            live = self._lives[view.key] = _Live(view)
+            for name in view.tables:
+                self._index.setdefault(name, _Index()).add(live)
+                if name in self._tables:
+                    self._tables[name].is_watched = True
+        live.listeners[listener] = None
+        if live.is_read:
+            listener.offer(live.view.result())
+        elif not live.is_reading:
+            self._start_reading(live)
+        self.counts.open += 1
+        return live
+
+    def _leave(self, live: _Live, listener: _Listener) -> None:
+        if live.listeners.pop(listener, _NOTHING) is _NOTHING:
+            return
+        self.counts.open -= 1
+        if live.listeners:
+            return
+        del self._lives[live.view.key]
+        for name in live.view.tables:
+            index = self._index[name]
+            index.remove(live)
+            if not index.lives:
+                del self._index[name]
+                if name in self._tables:
+                    self._tables[name].is_watched = False
+
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
 
 class CallbackSubscription:
     """A callback that is called until it is closed."""
 
-    def __init__(self, task: asyncio.Task[None]) -> None:
-        self._task = task
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close = close
 
     def close(self) -> None:
         """Call no more."""
-        self._task.cancel()
+        self._close()
+
+
+class _Live:
+    """A view, the commit that it stands for (-1: none yet), and who hears of it."""
+
+    def __init__(self, view: View[Any]) -> None:
+        self.view = view
+        self.version = -1
+        self.is_reading = False
+        self.waiting: list[tuple[int, list[Change]]] = []  # while it is being read
+        self.listeners: dict[_Listener, None] = {}
+        self._told: Any = _NOTHING
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it has a result to give now."""
+        return self.version >= 0 and not self.is_reading
+
+    def tell(self) -> bool:
+        """Offer the result to everyone, unless it is what they were offered last; return whether it was offered."""
+        result = self.view.result()
+        if self._told is not _NOTHING and result == self._told:
+            return False
+        self._told = result
+        for listener in list(self.listeners):
+            listener.offer(self.view.result())
+        return True
+
+    def fail(self, error: Exception) -> None:
+        """Tell everyone that it could not be read."""
+        for listener in list(self.listeners):
+            listener.fail(error)
+
+
+class _Index:
+    """The live queries of one collection, by the values that their rows must have."""
+
+    def __init__(self) -> None:
+        self.lives: dict[_Live, None] = {}
+        self._any: dict[_Live, None] = {}  # those that any row may matter to
+        self._by_value: dict[int, dict[Any, dict[_Live, None]]] = {}  # by column, by value
+
+    def add(self, live: _Live) -> None:
+        """Enter a live query."""
+        self.lives[live] = None
+        if live.view.equals is None:
+            self._any[live] = None
+            return
+        place, values = live.view.equals
+        by_value = self._by_value.setdefault(place, {})
+        for value in values:
+            by_value.setdefault(value, {})[live] = None
+
+    def remove(self, live: _Live) -> None:
+        """Forget a live query."""
+        del self.lives[live]
+        if live.view.equals is None:
+            del self._any[live]
+            return
+        place, values = live.view.equals
+        by_value = self._by_value[place]
+        for value in set(values):
+            del by_value[value][live]
+            if not by_value[value]:
+                del by_value[value]
+        if not by_value:
+            del self._by_value[place]
+
+    def candidates(self, change: Change) -> Collection[_Live]:
+        """Return those to which a change can matter."""
+        rows = [row for row in (change.before, change.after) if row is not None]
+        if not rows or (change.kind == "updated" and None in (change.before, change.after)):
+            return self.lives  # nobody watched when it was written: it does not say what it was
+        if not self._by_value:
+            return self._any
+        found = dict(self._any)
+        for place, by_value in self._by_value.items():
+            for row in rows:
+                found.update(by_value.get(row[place], {}))
+        return found
+
+
+class _Listener:
+    """Somebody who hears of results."""
+
+    def offer(self, result: Any) -> None:
+        """Take a result; one that was not looked at yet is forgotten."""
+        raise NotImplementedError
+
+    def fail(self, error: Exception) -> None:
+        """Hear that there is no result."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Hear that nothing more comes."""
+        raise NotImplementedError
+
+
+class _Waiting(_Listener, Generic[T]):
+    """One who waits for the next result."""
+
+    def __init__(self) -> None:
+        self._latest: T | Any = _NOTHING
+        self._error: Exception | None = None
+        self._is_closed = False
+        self._news = asyncio.Event()
+
+    async def next(self) -> T | Any:
+        """Return the next result, `_NOTHING` when nothing more comes; raise what went wrong."""
+        await self._news.wait()
+        if self._is_closed:
+            return _NOTHING
+        self._news.clear()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        latest, self._latest = self._latest, _NOTHING
+        return latest
+
+    def offer(self, result: Any) -> None:
+        self._latest = result
+        self._news.set()
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self._news.set()
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._news.set()
+
+
+class _Calling(_Listener):
+    """One who is called back; a coroutine function one call at a time."""
+
+    def __init__(
+        self, callback: Callable[[Any], Any], spawn: Callable[[Awaitable[None]], asyncio.Task[None]]
+    ) -> None:
+        self._callback = callback
+        self._spawn = spawn
+        self._latest: Any = _NOTHING
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    def offer(self, result: Any) -> None:
+        if self._is_closed:
+            return
+        if self._task is not None:
+            self._latest = result
+            return
+        answer = self._call(result)
+        if asyncio.iscoroutine(answer):
+            self._task = self._spawn(self._follow(answer))
+
+    def _call(self, result: Any) -> Any:
+        try:
+            return self._callback(result)
+        except Exception:
+            log.exception("a subscriber's callback failed; it is called again at the next change")
+
+    async def _follow(self, answer: Any) -> None:
+        while True:
+            try:
+                await answer
+            except Exception:
+                log.exception("a subscriber's callback failed; it is called again at the next change")
+            if self._latest is _NOTHING or self._is_closed:
+                break
+            latest, self._latest = self._latest, _NOTHING
+            answer = self._call(latest)
+            if not asyncio.iscoroutine(answer):
+                break
+        self._task = None
+
+    def fail(self, error: Exception) -> None:
+        log.error("a live query could not be read; its subscriber waits for the next change", exc_info=error)
+
+    def close(self) -> None:
+        self._is_closed = True
+        if self._task is not None:
+            self._task.cancel()

@@ -1,30 +1,40 @@
-"""``make bench``: every figure as a JSON line. ``RECORDS`` and ``ONLY`` (device, server, sync) narrow it."""
+"""``make bench``: every figure as a JSON line. ``ONLY`` names the benchmarks to run, ``RECORDS`` how many there are."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from loadtests.bench.device import bench_device, scratch
+from loadtests.bench.live import bench_live
 from loadtests.bench.report import summary
 from loadtests.bench.server import bench_server
 from loadtests.bench.sync import bench_sync
 
 __all__: list[str] = []
 
+BENCHES: Final[dict[str, Callable[[Path, int], None]]] = {
+    "device": lambda folder, records: asyncio.run(bench_device(folder, records=records)),
+    "live": lambda folder, _: asyncio.run(bench_live(folder)),
+    "server": lambda folder, _: bench_server(folder, updates=20_000),
+    "sync": lambda folder, _: asyncio.run(bench_sync(folder, records=10_000, edits=300)),
+}
+
 
 def main() -> None:
-    """Run the benchmarks in a folder of their own."""
-    only, records = os.environ.get("ONLY", ""), int(os.environ.get("RECORDS", "100000"))
-    with scratch() as name:
-        if only in {"", "device"}:
-            asyncio.run(bench_device(Path(name), records=records))
-        if only in {"", "server"}:
-            bench_server(Path(name), updates=20_000)
-        if only in {"", "sync"}:
-            asyncio.run(bench_sync(Path(name), records=10_000, edits=300))
+    """Run the benchmarks, each in a folder of its own."""
+    only = os.environ.get("ONLY", "").replace(",", " ").split() or list(BENCHES)
+    if unknown := set(only) - set(BENCHES):
+        sys.exit(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
+    records = int(os.environ.get("RECORDS", "100000"))
+    for name in only:
+        with scratch() as folder:
+            BENCHES[name](Path(folder), records)
     print(json.dumps(summary()))
 
 

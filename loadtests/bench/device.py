@@ -134,7 +134,8 @@ async def _query(client: Client, path: Path, records: int) -> None:
     """Filtered, sorted, limited; beside the same SQL with the plainest decoding."""
     query = client.collection(Memory).where(persona_id="persona-7").where("importance", ">=", 20)
     query = query.order_by("importance", "desc").order_by("last_accessed", "desc").limit(50)
-    sql, parameters = query._sql(query._table.select)  # noqa: SLF001 - the raw limit runs the same SQL
+    plan = query.plan
+    sql, parameters = plan.sql(plan.table.select)  # the raw limit runs the same SQL
     connection = open_raw(path, KEY, synchronous="FULL")
     ours: list[float] = []
     raw: list[float] = []
@@ -144,7 +145,7 @@ async def _query(client: Client, path: Path, records: int) -> None:
         ours.append(time.perf_counter() - began)
         began = time.perf_counter()
         rows = connection.execute(sql, parameters).fetchall()
-        query._table.records(connection, rows)  # noqa: SLF001
+        plan.table.records(connection, rows)
         raw.append(time.perf_counter() - began)
         assert len(found) == len(rows) == 50
     connection.close()

@@ -34,7 +34,7 @@ async def test_the_first_result_comes_at_once_and_the_next_after_a_change(notes:
     assert await anext(watch) == [changed]
     await notes.delete(note.id)
     assert await anext(watch) == []
-    await watch.aclose()  # type: ignore[attr-defined]
+    await watch.aclose()
 
 
 async def test_a_change_that_does_not_touch_the_result_is_not_told(
@@ -64,7 +64,7 @@ async def test_a_transaction_is_one_notice(client: Client, notes: Collection[Not
         for title in "abc":
             await notes.insert(Note(title=title, pinned=True))
     assert len(await anext(watch)) == 3
-    await watch.aclose()  # type: ignore[attr-defined]
+    await watch.aclose()
 
 
 async def test_a_slow_consumer_gets_the_latest(notes: Collection[Note]) -> None:
@@ -106,7 +106,7 @@ async def test_watch_sql_follows_the_tables_that_it_reads(client: Client, notes:
     assert await anext(watch) == [("a", 0)]
     await notes.append(note.id, lines=[Line(id="1")])
     assert await anext(watch) == [("a", 1)]
-    await watch.aclose()  # type: ignore[attr-defined]
+    await watch.aclose()
     with pytest.raises(QueryError):
         await anext(client.watch_sql("DELETE FROM notes"))
 
@@ -118,4 +118,4 @@ async def test_closing_the_client_ends_its_watchers(tmp_path: Path) -> None:
         waiting = asyncio.create_task(anext(watch, None))
         await asyncio.sleep(0)
     assert await asyncio.wait_for(waiting, 10) is None
-    assert client._watches.open_count == 0
+    assert client._watches.counts.open == 0

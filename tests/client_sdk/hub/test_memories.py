@@ -19,7 +19,7 @@ DAY = dt.timedelta(days=1)
 
 async def plan_of(hub: Hub, query: Query[Any]) -> str:
     """Return how SQLite goes about a query."""
-    sql, parameters = query._sql(query._table.select)
+    sql, parameters = query.plan.sql(query._table.select)
     rows = await hub.client._writer.read(
         lambda connection: connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
     )
