@@ -13,6 +13,7 @@ from client_sdk.query import Query
 from client_sdk.sync.status import Status
 from crdt.errors import SchemaError, ValidationError
 from crdt.fields import Counter, Item, Sealed, SealedValue, Text
+from crdt.lazy import NotLoaded
 from crdt.schema import Record
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Counter",
     "Item",
     "KeyFile",
+    "NotLoaded",
     "OsKeyring",
     "Query",
     "Record",

@@ -227,15 +227,22 @@ class Corridor:
         ]
 
     def edit(
-        self, table: Table, record: str, plan: Callable[[Contents], list[Operation]]
+        self,
+        table: Table,
+        record: str,
+        plan: Callable[[Contents], list[Operation]],
+        *,
+        is_deleted_too: bool = False,
     ) -> tuple[int, Contents]:
         """Change a record: ``plan`` says, from its contents, which operations; return its document number and contents.
 
         Raises:
-            RecordNotFound: there is no such record, or it is deleted.
+            RecordNotFound: there is no such record, or it is deleted (unless that may be).
             ValidationError: from ``plan``; nothing was written.
         """
         doc = table.find(self.connection, record)
+        if doc is None and is_deleted_too:
+            doc = self.documents.find(table.name, record)
         if doc is None:
             raise RecordNotFound(table.name, record)
         return doc, self.edit_document(table, doc, record, plan)

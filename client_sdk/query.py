@@ -125,6 +125,10 @@ class Query(Generic[R]):
         """Leave out the first ``count`` records. Raises `QueryError`."""
         return self._with(offset=self._natural("offset", count))
 
+    def include(self, *lists: str) -> Query[R]:
+        """Load these lists too, which are declared lazy: ``include("messages")``. Raises `QueryError`."""
+        return self._with(include=self.plan.include | self._table.included(lists))
+
     def after(self, record: R) -> Query[R]:
         """Begin behind a record, in the query's order: ``limit(50)``, and then ``after(page[-1])`` for the next page.
 

@@ -16,12 +16,13 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast, get_type_hints
 
 import msgspec
 
 from client_sdk.database import Connection
+from client_sdk.errors import QueryError
 from client_sdk.seal import NONCE_BYTES, SealedField, Seals
 from crdt.errors import SchemaError
 from crdt.fields import FieldType, Kind, field_type
@@ -208,6 +209,17 @@ class Table:
         found = connection.execute(f'SELECT doc FROM "{self.name}" WHERE id = ?', (record_id,)).fetchone()
         return None if found is None else int(found[0])
 
+    def included(self, names: Iterable[str]) -> frozenset[str]:
+        """Return names of lists to load, checked. Raises `QueryError`."""
+        asked = names if isinstance(names, str) else tuple(names)
+        for name in asked:
+            if isinstance(asked, str) or name not in self.lists:
+                known = ", ".join(map(repr, self.lists)) or "none"
+                raise QueryError(
+                    f"{self.name}: include takes the names of lists, not {asked!r:.60}; there are {known}"
+                )
+        return frozenset(asked)
+
     def place(self, name: str) -> int:
         """Return where a column stands in a row of ``select``."""
         return self._places[name]
@@ -217,12 +229,17 @@ class Table:
         found: Sequence[Any] | None = connection.execute(f"{self.select} WHERE doc = ?", (doc,)).fetchone()
         return found
 
-    def records(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[Record]:
-        """Return the records of rows of ``select``, their lists read beside."""
-        lists = {
-            name: self._lists(connection, child, [row[0] for row in rows])
-            for name, child in self.lists.items()
-        }
+    def loaded(self, include: Collection[str] | None) -> list[str]:
+        """Return which lists come with a record: those that are not lazy, and ``include`` (None: all)."""
+        lazy = self.schema.lazy
+        return [name for name in self.lists if include is None or name not in lazy or name in include]
+
+    def records(
+        self, connection: Connection, rows: Sequence[Sequence[Any]], include: Collection[str] | None = ()
+    ) -> list[Record]:
+        """Return the records of rows of ``select``, their lists read beside, lazy ones as `loaded` says."""
+        docs = [row[0] for row in rows]
+        lists = {name: self._lists(connection, self.lists[name], docs) for name in self.loaded(include)}
         if not lists:
             return [self.record(row, {}) for row in rows]
         return [
@@ -230,14 +247,14 @@ class Table:
         ]
 
     def record(self, row: Sequence[Any], lists: Mapping[str, list[Any]]) -> Record:
-        """Return the record of a row of ``select`` and of its lists."""
+        """Return the record of a row of ``select`` and of its lists; lazy ones that are not given are not loaded."""
         held = list(row[2:])
         for place, decode in self._decoders:
             if held[place] is not None:
                 held[place] = decode(held[place])
         for place, sealed in self._sealed:
             held[place] = sealed.open(row[1], held[place])
-        fields: dict[str, Any] = {**dict(zip(self._names, held, strict=True)), **lists}
+        fields: dict[str, Any] = {**self.schema.lazy, **dict(zip(self._names, held, strict=True)), **lists}
         return self.schema.record(id=row[1], **fields)
 
     @staticmethod
