@@ -40,7 +40,7 @@ class Watches:
 
     def committed(self, committed: Committed) -> None:
         """Wake those whose tables a transaction changed."""
-        for collection in {change.collection for change in committed.changes}:
+        for collection in committed.collections:
             for wake in self._wakes.get(collection, ()):
                 wake.set()
 

@@ -24,6 +24,12 @@ EXAMPLES: list[tuple[ClientError, str]] = [
     (errors.NewerFile(PATH, ours=1, theirs=2), "update"),
     (errors.FileInUse(PATH, pid=17), "process 17"),
     (errors.FileInUse(PATH, pid=None), "another process"),
+    (
+        errors.FileInUse(PATH, pid=17, are_several=True),
+        "process 17 with multi_instance=True: open it so here",
+    ),
+    (errors.FileInUse(PATH, pid=None, waited_s=5), "keep transactions short"),
+    (errors.DeclaredOtherwise(PATH, ["notes", "tags"]), "declarations of notes, tags: name the same"),
     (errors.FileUnreachable(PATH, "No such file or directory"), "Make the folder"),
     (errors.ReadOnlyFile(PATH), "writable"),
     (errors.DiskFull(PATH), "Make room"),
@@ -48,6 +54,7 @@ EXAMPLES: list[tuple[ClientError, str]] = [
     (errors.InvitationInvalid("a character is mistyped"), "Copy the whole code again"),
     (errors.InvitationExpired(), "invite()"),
     (errors.InvitationUsed(), "invite()"),
+    (errors.SyncElsewhere("the server refused (x): no"), "reports: the server refused (x): no"),
     (errors.SyncTimeout(seconds=10, pending=3, behind=4), "10 s: 3 updates wait to be sent, 4 to be read"),
 ]
 
