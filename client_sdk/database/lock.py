@@ -84,8 +84,10 @@ class BesideLock:
             os.ftruncate(self.descriptor, len(content))
 
     def close(self) -> None:
-        """Give everything up."""
-        os.close(self.descriptor)
+        """Give everything up. A second call does nothing."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor != -1:
+            os.close(descriptor)
 
     if sys.platform == "win32":
         _held: range | None = None
