@@ -119,7 +119,7 @@ def hear(connection: Connection, *, after: int, before: int | None = None) -> He
     rows = connection.execute(
         "SELECT number, instance, notice FROM pjais_notices WHERE number > ? ORDER BY number", (after,)
     ).fetchall()
-    if not rows or rows[0][0] != after + 1 or rows[-1][0] < newest:
+    if not rows or rows[-1][0] < newest or rows[-1][0] != after + len(rows):
         (pending,) = connection.execute("SELECT count(*) FROM pjais_outbox").fetchone()
         return Heard(newest, pending, None)
     notices: list[Notice] = []

@@ -1,4 +1,4 @@
-"""``make bench``: every figure as a JSON line. ``RECORDS`` and ``ONLY`` (device, server, sync) narrow it."""
+"""``make bench``: every figure as a JSON line. ``RECORDS`` and ``ONLY`` (device, instances, server, sync) narrow it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from loadtests.bench.device import bench_device, scratch
+from loadtests.bench.instances import bench_instances
 from loadtests.bench.report import summary
 from loadtests.bench.server import bench_server
 from loadtests.bench.sync import bench_sync
@@ -21,6 +22,8 @@ def main() -> None:
     with scratch() as name:
         if only in {"", "device"}:
             asyncio.run(bench_device(Path(name), records=records))
+        if only in {"", "instances"}:
+            asyncio.run(bench_instances(Path(name), commits=300, inserts=1_000))
         if only in {"", "server"}:
             bench_server(Path(name), updates=20_000)
         if only in {"", "sync"}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -16,13 +17,15 @@ from hypothesis import strategies as st
 
 import client_sdk
 from client_sdk import Client
-from client_sdk.commit import Committed
-from client_sdk.errors import ClientError, DeclaredOtherwise, FileInUse, RecordNotFound
+from client_sdk.commit import Committed, Sources
+from client_sdk.errors import AlreadyRegistered, ClientError, DeclaredOtherwise, FileInUse, RecordNotFound
 from client_sdk.instances import LOOK_S
+from client_sdk.keys import DeviceIdentity
 from client_sdk.outbox import PendingBatch
 from client_sdk.sync.events import OutboxPlace
+from client_sdk.sync.http import Registered, Token
 from crdt.errors import ValidationError
-from tests.client_sdk.device import KEY, check_laws, open_device
+from tests.client_sdk.device import KEY, check_laws, open_device, sources
 from tests.client_sdk.records import Line, Note, Tag
 from tests.journeys.live import eventually
 
@@ -161,6 +164,31 @@ async def test_listeners_hear_of_all_commits_in_order(pair: tuple[Client, Client
         )
         assert heard == sorted(set(heard)), "each once, in order"
         assert await client.collection(Tag).count() == 400
+
+
+async def test_no_instance_writes_with_an_older_clock_than_another_has_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    ahead = Sources(now_ms=lambda: 1_900_000_000_000, random=sources(1).random)
+    first = client_sdk.open(path, records=[Note, Tag], key=KEY, sources=ahead, multi_instance=True)
+    async with first as early, open_device(path, seed=2, multi_instance=True) as late:
+        readings = []
+        for client in (early, late, early, late):
+            await client.collection(Tag).insert(Tag(name="a"))
+            readings.append((await client.sql("SELECT clock FROM pjais_state"))[0]["clock"])
+        assert readings == sorted(set(readings))
+
+
+async def test_a_space_that_one_instance_entered_is_the_others_too(pair: tuple[Client, Client]) -> None:
+    first, second = pair
+    home = Registered("account", "space", "device", "generation", Token("t", dt.datetime.now(dt.UTC)))
+    identity = DeviceIdentity.generate(bytes(32))
+    await first._account._keep("http://127.0.0.1:1", home, identity, bytes(32))
+    await eventually(lambda: second.space == "space")
+    with pytest.raises(AlreadyRegistered, match="space space"):
+        await second.register("http://127.0.0.1:1")
+    second._account.membership = None  # as if it had looked a moment earlier
+    with pytest.raises(AlreadyRegistered):
+        await second._account._keep("http://127.0.0.1:1", home, identity, bytes(32))
 
 
 async def test_an_owner_leaves_no_notices(tmp_path: Path) -> None:

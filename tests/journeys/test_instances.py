@@ -100,6 +100,18 @@ async def test_what_processes_write_at_once_is_all_there_for_each_of_them(
         assert await rebuilt.digest() == digest
 
 
+async def test_processes_that_make_the_file_at_once_all_have_it(path: Path, tmp_path: Path) -> None:
+    processes = [Instance(tmp_path / "new.db", str(number)) for number in range(4)]
+    for process in processes:
+        assert await process.line() == "open"
+        assert float((await process.ask("stamp")).split()[0])
+    for process in processes:
+        await process.end()
+    async with client_sdk.open(tmp_path / "new.db", records=[Note, Tag], key=KEY) as owner:
+        assert await owner.collection(Tag).count() == 4
+        await check_laws(owner)
+
+
 async def test_a_live_query_hears_of_another_process_at_once(client: Client, starts: Starts) -> None:
     other = starts("a")
     assert await other.line() == "open"
