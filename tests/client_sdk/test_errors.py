@@ -38,7 +38,7 @@ EXAMPLES: list[tuple[ClientError, str]] = [
     (errors.KeyMissing(PATH, "the keyring"), "bring the key back"),
     (errors.KeyringUnavailable("no backend"), "KeyFile(path)"),
     (errors.ClosedClient(), "open it again"),
-    (errors.NotAvailable("multi_instance=True", "let one process own the file"), "let one process own"),
+    (errors.NotAvailable("rotating keys", "join again from a new file"), "join again"),
     (errors.RecordNotFound("notes", "n1"), "insert it first"),
     (errors.DuplicateRecord("notes", "n1"), "leave the id out"),
     (errors.TransactionFailed(), "repeat the whole block"),

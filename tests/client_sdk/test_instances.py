@@ -24,6 +24,7 @@ from client_sdk.keys import DeviceIdentity
 from client_sdk.outbox import PendingBatch
 from client_sdk.sync.events import OutboxPlace
 from client_sdk.sync.http import Registered, Token
+from crdt import wire
 from crdt.errors import ValidationError
 from tests.client_sdk.device import KEY, check_laws, open_device, sources
 from tests.client_sdk.records import Line, Note, Tag
@@ -242,6 +243,37 @@ async def test_a_record_that_two_instances_edit_goes_out_in_the_order_of_its_edi
         edit.update for batch in await batches(pair[1]) for edit in batch.edits if edit.collection == "notes"
     ]
     assert sent == written
+
+
+async def test_what_comes_back_from_the_server_of_another_instance_is_here_already(
+    pair: tuple[Client, Client],
+) -> None:
+    first, second = pair
+    notes = second.collection(Note)
+    note = await notes.insert(Note(title="a"))
+    for number in range(60):
+        await (
+            pair[number % 2].collection(Note).append(note.id, lines=[Line(id=str(number), content="x" * 900)])
+        )
+    await notes.insert(Note(id="chosen", title="b"))
+    await first.collection(Note).delete("chosen")
+    entries: list[wire.Entry] = []
+    for batch in await batches(first):
+        for edit in batch.edits:
+            place = len(entries) + 1
+            entries.append(wire.Entry(place, edit.collection, edit.record, batch.client, edit.update))
+    assert len(entries) == 63
+    digest = await first.digest()
+    log = await first.sql("SELECT count(*) FROM pjais_log")
+    assert await first.sql("SELECT count(*) FROM pjais_snapshots") == [(1,)], "the note was long enough"
+    for start in range(0, 63, 10):
+        end = min(start + 10, 63)
+        await pair[start % 20 // 10]._replica.apply_page(wire.Page("s", start, end, 63, entries[start:end]))
+    for client in pair:
+        assert await client._replica.cursor() == ("", 63)
+        assert await client.digest() == digest
+        assert await client.sql("SELECT count(*) FROM pjais_log") == log
+        assert await client.sql("SELECT * FROM pjais_quarantine") == []
 
 
 async def test_an_instance_whose_pending_work_another_moved_goes_on_in_the_new_incarnation(
