@@ -10,6 +10,7 @@ from client_sdk.collection import Collection
 from client_sdk.config import Config
 from client_sdk.keys import KeyFile, OsKeyring
 from client_sdk.query import Query
+from client_sdk.search import Hit, Search
 from client_sdk.sync.status import Status
 from crdt.errors import SchemaError, ValidationError
 from crdt.fields import Counter, Item, Sealed, Text
@@ -20,12 +21,14 @@ __all__ = [
     "Collection",
     "Config",
     "Counter",
+    "Hit",
     "Item",
     "KeyFile",
     "OsKeyring",
     "Query",
     "Record",
     "SchemaError",
+    "Search",
     "Sealed",
     "Status",
     "Text",
