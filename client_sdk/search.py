@@ -215,7 +215,7 @@ class Search(Asked[R]):
 
 
 class Merged(Asked[Any]):
-    """Several collections searched as one, merged by rank: their scores do not compare. Equal ranks: the first first."""
+    """Several collections searched as one, merged by rank, since their scores do not compare."""
 
     def __init__(self, searches: Sequence[Search[Any]], *, limit: int) -> None:
         super().__init__(searches[0].source, frozenset().union(*(one.tables for one in searches)))

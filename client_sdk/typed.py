@@ -28,10 +28,37 @@ _PARTS: Final = re.compile(r'"([^"]*)"|([^\s"]+)')
 _WORD: Final = re.compile(r"\w+")
 _UNSENDABLE: Final = re.compile("[\0\ud800-\udfff]")
 # English endings that FTS5's porter tokenizer takes off, as far as a mark needs to know.
-_ENDINGS: Final = frozenset({
-    "e", "s", "es", "ed", "er", "ers", "d", "r", "y", "i", "ies", "ied", "ier", "ing", "ings", "ly",
-    "ness", "ful", "al", "ment", "ments", "ation", "ations", "ion", "ions", "or", "ors", "able",
-})
+_ENDINGS: Final = frozenset(
+    {
+        "e",
+        "s",
+        "es",
+        "ed",
+        "er",
+        "ers",
+        "d",
+        "r",
+        "y",
+        "i",
+        "ies",
+        "ied",
+        "ier",
+        "ing",
+        "ings",
+        "ly",
+        "ness",
+        "ful",
+        "al",
+        "ment",
+        "ments",
+        "ation",
+        "ations",
+        "ion",
+        "ions",
+        "or",
+        "ors",
+        "able",
+    }
 )
 
 
@@ -66,8 +93,8 @@ class Typed(msgspec.Struct, frozen=True):
 
     def _expressions(self) -> list[str]:
         made = [f'"{spaced(part)}"' for part in self.parts]
-        if self.is_last_open:
-            made[-1] += " *"
+        if self.is_last_open:  # the whole word counts twice, and stands before longer ones
+            made[-1] = f"({made[-1]} OR {made[-1]} *)"
         return made
 
 

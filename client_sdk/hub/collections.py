@@ -238,7 +238,7 @@ class Conversations(HubCollection[Conversation]):
         around: int = 1,
         **equal: Any,
     ) -> Search[Conversation]:
-        """Search as `Collection.search`. A hit in a message has it as ``message``, and ``around`` turns on each side."""
+        """Search as `Collection.search`. A hit in a message has that, and ``around`` messages on each side of it."""
         plan = self._query().where(**equal).plan
         return Search(
             self._source, plan, text, limit=limit, mode=mode, scope=scope, marks=marks, around=around
