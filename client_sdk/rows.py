@@ -22,8 +22,8 @@ from typing import Any, cast, get_type_hints
 
 import msgspec
 
-from client_sdk.database import Connection
-from client_sdk.text_index import TextIndex
+from client_sdk.database import Connection, SqlError
+from client_sdk.text_index import ITEM_BITS, TextIndex
 from crdt.errors import SchemaError
 from crdt.fields import FieldType, Kind, field_type
 from crdt.schema import Field, Record, Schema
@@ -85,6 +85,10 @@ class ListTable:
             f'INSERT INTO "{self.name}"(doc, position, {", ".join(names)}) VALUES (?, ?{", ?" * len(names)})'
         )
         self.select = f'SELECT doc, {", ".join(names)} FROM "{self.name}"'
+        self.select_newest = (
+            f'SELECT position, doc, {", ".join(names)} FROM "{self.name}"'
+            " ORDER BY doc DESC, position DESC LIMIT 1"
+        )
         self.create = (
             f'CREATE TABLE "{self.name}"(doc INTEGER NOT NULL, position INTEGER NOT NULL, '
             + ", ".join(f'"{column.name}" {column.affinity}' for column in self.columns)
@@ -202,9 +206,26 @@ class Table:
             self.text.delete(connection, doc)
 
     def is_indexed(self, connection: Connection) -> bool:
-        """Return whether the text index counts as many rows as there are."""
-        rows: dict[str | None, str] = {name: child.name for name, child in self.lists.items()}
-        return self.text is None or self.text.is_whole(connection, {**rows, None: self.name})
+        """Return whether the text index has as many rows as there are, and finds the newest. Other damage is not seen."""
+        try:
+            for text in self.text.tables if self.text else ():
+                newest: tuple[int, Any] | None = None
+                if text.list_field is None:
+                    rows = self.name
+                    row = connection.execute(f"{self.select} ORDER BY doc DESC LIMIT 1").fetchone()
+                    if row is not None:
+                        newest = row[0], self._values(row)
+                else:
+                    child = self.lists[text.list_field]
+                    rows = child.name
+                    row = connection.execute(child.select_newest).fetchone()
+                    if row is not None and row[0] < 1 << ITEM_BITS:
+                        newest = row[1] << ITEM_BITS | row[0], child.value(row[2:])
+                if not text.is_whole(connection, rows, newest):
+                    return False
+        except SqlError:
+            return False
+        return True
 
     def index_again(self, connection: Connection) -> None:
         """Make the text index anew from the rows."""
