@@ -10,6 +10,7 @@ from client_sdk.collection import Collection
 from client_sdk.config import Config
 from client_sdk.keys import KeyFile, OsKeyring
 from client_sdk.query import Query
+from client_sdk.search import Hit, Search
 from client_sdk.sync.status import Status
 from crdt.errors import SchemaError, ValidationError
 from crdt.fields import Counter, Item, Sealed, Text
@@ -20,6 +21,7 @@ __all__ = [
     "Collection",
     "Config",
     "Counter",
+    "Hit",
     "Item",
     "KeyFile",
     "OsKeyring",
@@ -27,6 +29,7 @@ __all__ = [
     "Record",
     "SchemaError",
     "Sealed",
+    "Search",
     "Status",
     "Text",
     "ValidationError",

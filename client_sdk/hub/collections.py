@@ -17,6 +17,7 @@ from client_sdk.commit import Committed, Corridor
 from client_sdk.hub.records import Conversation, Memory, Message, Persona, Workflow
 from client_sdk.materialize import Change
 from client_sdk.rows import ListTable
+from client_sdk.search import MARKS, Mode, Scope, Search
 from crdt.changes import Increment, InsertItems, Operation, SetRegister
 from crdt.ids import record_id
 from crdt.records import create, encode_items, operations
@@ -225,6 +226,23 @@ class Conversations(HubCollection[Conversation]):
         )
         rows = await self._writer.read(lambda c: c.execute(sql, (conversation,)).fetchall(), brief=True)
         return int(rows[0][0])
+
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int = 50,
+        mode: Mode = "hybrid",
+        scope: Scope = "device",
+        marks: tuple[str, str] = MARKS,
+        around: int = 1,
+        **equal: Any,
+    ) -> Search[Conversation]:
+        """Search as `Collection.search`. A hit in a message has that, and ``around`` messages on each side of it."""
+        plan = self._query().where(**equal).plan
+        return Search(
+            self._source, plan, text, limit=limit, mode=mode, scope=scope, marks=marks, around=around
+        )
 
     @property
     def _messages_table(self) -> ListTable:

@@ -102,7 +102,7 @@ def test_the_version_is_the_packages() -> None:
     assert version("pjais-sync") in CliRunner().invoke(main, ["--version"]).stdout
 
 
-@pytest.mark.parametrize("name", ["search", "backup", "restore", "doctor"])
+@pytest.mark.parametrize("name", ["backup", "restore", "doctor"])
 def test_a_command_that_is_not_built_yet_says_so_with_exit_code_2(pjais: Pjais, name: str) -> None:
     assert error(pjais(name, "--json", "anything", "--at-all"), exit_code=2)["code"] == "not_available"
     told = pjais(name)
