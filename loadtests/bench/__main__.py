@@ -13,6 +13,7 @@ from typing import Final
 from loadtests.bench.device import bench_device, scratch
 from loadtests.bench.live import bench_live
 from loadtests.bench.report import summary
+from loadtests.bench.search import bench_search
 from loadtests.bench.server import bench_server
 from loadtests.bench.sync import bench_sync
 
@@ -21,6 +22,7 @@ __all__: list[str] = []
 BENCHES: Final[dict[str, Callable[[Path, int], None]]] = {
     "device": lambda folder, records: asyncio.run(bench_device(folder, records=records)),
     "live": lambda folder, _: asyncio.run(bench_live(folder)),
+    "search": lambda folder, records: asyncio.run(bench_search(folder, records=records)),
     "server": lambda folder, _: bench_server(folder, updates=20_000),
     "sync": lambda folder, _: asyncio.run(bench_sync(folder, records=10_000, edits=300)),
 }
