@@ -206,7 +206,7 @@ class Table:
             self.text.delete(connection, doc)
 
     def is_indexed(self, connection: Connection) -> bool:
-        """Return whether the text index has a row for each of ours, and finds the newest; other damage is not seen."""
+        """Return whether the text index has as many rows as there are, and finds the newest; it sees no more damage."""
         try:
             for text in self.text.tables if self.text else ():
                 newest: tuple[int, Any] | None = None

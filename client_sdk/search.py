@@ -27,7 +27,7 @@ from client_sdk.errors import NotAvailable, QueryError
 from client_sdk.plan import Plan
 from client_sdk.source import Source, Subscription
 from client_sdk.text_index import ITEM_BITS, TextIndex, TextTable
-from client_sdk.typed import Typed, snippet
+from client_sdk.typed import Snippets, Typed
 from client_sdk.views import Rerun
 from crdt.schema import Record
 
@@ -149,7 +149,7 @@ class Search(Asked[R]):
         self._index: TextIndex = plan.table.text
         self._typed = Typed.of(text)
         self._limit = limit
-        self._marks = marks
+        self._snippets = Snippets(self._typed, marks)
         self._around = around
 
     def hits(self, connection: Connection, *, is_all: bool) -> list[Hit[R]]:
@@ -197,14 +197,14 @@ class Search(Asked[R]):
             return Hit(
                 record=record,
                 score=-rank,
-                snippet=snippet(table.held(record), self._typed, self._marks),
+                snippet=self._snippets.of(table.held(record)),
                 found_by=frozenset({"text"}),
             )
         items = getattr(record, table.list_field)
         return Hit(
             record=record,
             score=-rank,
-            snippet=snippet(table.held(items[position]), self._typed, self._marks),
+            snippet=self._snippets.of(table.held(items[position])),
             found_by=frozenset({"text"}),
             field=table.list_field,
             item=items[position],

@@ -14,7 +14,7 @@ import msgspec
 
 from client_sdk.text_index import spaced
 
-__all__ = ["TYPED_CHARS_MAX", "TYPED_WORDS_MAX", "Typed", "snippet"]
+__all__ = ["TYPED_CHARS_MAX", "TYPED_WORDS_MAX", "Snippets", "Typed"]
 
 #: What is read of a text that is searched for: a long paragraph. More words cost time and find nothing more.
 TYPED_CHARS_MAX: Final = 1_000
@@ -27,6 +27,8 @@ _LOOKED_THROUGH_CHARS_MAX: Final = 100_000
 _PARTS: Final = re.compile(r'"([^"]*)"|([^\s"]+)')
 _WORD: Final = re.compile(r"\w+")
 _UNSENDABLE: Final = re.compile("[\0\ud800-\udfff]")
+# Porter leaves shorter words alone.
+_SHARED_CHARS_MIN: Final = 3
 # English endings that FTS5's porter tokenizer takes off, as far as a mark needs to know.
 _ENDINGS: Final = frozenset(
     {
@@ -98,21 +100,48 @@ class Typed(msgspec.Struct, frozen=True):
         return made
 
 
-def snippet(texts: list[str], typed: Typed, marks: tuple[str, str]) -> str:
-    """Return the stretch of the first text that has most of the words, each of them marked."""
-    wanted = [
-        (folded, typed.is_last_open and number == len(typed.parts) - 1)
-        for number, part in enumerate(typed.parts)
-        for folded in _folded_words(part)
-    ]
-    best: tuple[int, str, list[tuple[int, int]]] = (-1, "", [])
-    for text in texts:
-        shown = text[:_LOOKED_THROUGH_CHARS_MAX]
-        found = _places(shown, wanted)
-        count = len({shown[start:end].casefold() for start, end in found})
-        if count > best[0] and (shown or not best[1]):
-            best = (count, shown, found)
-    return _marked(best[1], best[2], marks)
+class Snippets:
+    """Shows where the words that were searched for stand in a text, between ``marks``."""
+
+    def __init__(self, typed: Typed, marks: tuple[str, str]) -> None:
+        self._marks = marks
+        self._wanted = [
+            (folded, typed.is_last_open and number == len(typed.parts) - 1)
+            for number, part in enumerate(typed.parts)
+            for folded in map(_folded, _WORD.findall(spaced(part)))
+        ]
+        self._beginnings = tuple({word[:_SHARED_CHARS_MIN] for word, _ in self._wanted})
+
+    def of(self, texts: list[str]) -> str:
+        """Return the stretch of the first text that has most of the words, each of them marked."""
+        best: tuple[int, str, list[tuple[int, int]]] = (-1, "", [])
+        for text in texts:
+            shown = text[:_LOOKED_THROUGH_CHARS_MAX]
+            found = self._places(shown)
+            count = len({shown[start:end].casefold() for start, end in found})
+            if count > best[0] and (shown or not best[1]):
+                best = (count, shown, found)
+        return _marked(best[1], best[2], self._marks)
+
+    def _places(self, text: str) -> list[tuple[int, int]]:
+        """Return where the words stand, in order, not overlapping; a character of an unspaced script is a word."""
+        found: list[tuple[int, int]] = []
+        for match in _WORD.finditer(text):
+            word, base = match.group(), match.start()
+            for piece, offset in ((word, 0),) if word.isascii() else _pieces(word):
+                folded = _folded(piece)
+                if not (folded.startswith(self._beginnings) and self._is_wanted(folded)):
+                    continue
+                start, end = base + offset, base + offset + len(piece)
+                while end < len(text) and unicodedata.category(text[end])[0] == "M":
+                    end += 1  # an accent or a vowel that is written over the letter
+                if found and found[-1][1] == start and len(piece) == 1:
+                    start = found.pop()[0]
+                found.append((start, end))
+        return found
+
+    def _is_wanted(self, folded: str) -> bool:
+        return any(_is_same(folded, word, is_open=is_open) for word, is_open in self._wanted)
 
 
 def _marked(text: str, found: list[tuple[int, int]], marks: tuple[str, str]) -> str:
@@ -149,26 +178,9 @@ def _stretch(text: str, found: list[tuple[int, int]]) -> tuple[int, int]:
     return start, end
 
 
-def _places(text: str, wanted: list[tuple[str, bool]]) -> list[tuple[int, int]]:
-    """Return where the wanted words stand, in order, not overlapping; characters of unspaced scripts count as words."""
-    found: list[tuple[int, int]] = []
-    for match in _WORD.finditer(text):
-        word, base = match.group(), match.start()
-        for piece, offset in _pieces(word):
-            folded = _folded(piece)
-            if any(_is_same(folded, one, is_open=is_open) for one, is_open in wanted):
-                start, end = base + offset, base + offset + len(piece)
-                while end < len(text) and unicodedata.category(text[end])[0] == "M":
-                    end += 1  # an accent or a vowel that is written over the letter
-                if found and found[-1][1] == start and len(piece) == 1:
-                    start = found.pop()[0]
-                found.append((start, end))
-    return found
-
-
 def _pieces(word: str) -> list[tuple[str, int]]:
     """Return the parts of a run of letters that are indexed as words, and where they begin."""
-    if word.isascii() or spaced(word) == unicodedata.normalize("NFKC", word):
+    if spaced(word) == unicodedata.normalize("NFKC", word):
         return [(word, 0)]
     pieces: list[tuple[str, int]] = []
     is_joined = False
@@ -180,10 +192,6 @@ def _pieces(word: str) -> list[tuple[str, int]]:
             pieces.append((character, offset))
         is_joined = not is_apart
     return pieces
-
-
-def _folded_words(part: str) -> list[str]:
-    return [_folded(word) for word in _WORD.findall(spaced(part))]
 
 
 def _folded(word: str) -> str:
@@ -202,7 +210,7 @@ def _is_same(word: str, wanted: str, *, is_open: bool) -> bool:
         if one != other:
             break
         shared += 1
-    if shared < 3:  # noqa: PLR2004 - porter leaves shorter words alone
+    if shared < _SHARED_CHARS_MIN:
         return False
     last = word[shared - 1]
     return all(rest.removeprefix(last) in _ENDINGS or not rest for rest in (word[shared:], wanted[shared:]))

@@ -72,7 +72,7 @@ async def test_after_any_local_and_remote_changes_it_is_what_a_fresh_one_is(seed
                 Path(folder, f"{n}.db"),
                 records=[Thing],
                 key=KEY,
-                sources=sources(chance.random()),  # type: ignore[arg-type]
+                sources=sources(chance.randrange(1 << 32)),
             )
             for n in range(2)
         ]
@@ -136,7 +136,7 @@ async def test_appending_to_a_long_list_indexes_what_is_appended(tmp_path: Path)
 
         corridor = client._writer.corridor
         raw = corridor.connection
-        corridor.connection = Told(raw)  # type: ignore[assignment]
+        corridor.connection = Told(raw)
         await notes.append(note.id, lines=[Line(id="new", content="new")])
         corridor.connection = raw
         assert [size for sql, size in statements if "pjais_text" in sql] == [1]
@@ -157,12 +157,18 @@ def test_an_items_prose_is_indexed_and_its_choices_are_not() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", [list[int], list[Literal["a", "b"]]])
-def test_a_list_without_prose_cannot_be_searchable(kind: Any) -> None:
-    namespace = {"__annotations__": {"parts": kind}, "parts": [], "__module__": __name__}
-    made = type(Record)("Bare", (Record,), namespace, collection="bares", searchable=["parts"])
-    with pytest.raises(SchemaError, match=r"Bare\.parts is searchable, but its items have no text"):
-        TextIndex(schema_of(made))
+class Numbers(Record, collection="numbers", searchable=["parts"]):
+    parts: list[int] = []
+
+
+class Choices(Record, collection="choices", searchable=["parts"]):
+    parts: list[Literal["a", "b"]] = []
+
+
+@pytest.mark.parametrize("record", [Numbers, Choices])
+def test_a_list_without_prose_cannot_be_searchable(record: type[Record]) -> None:
+    with pytest.raises(SchemaError, match=r"\.parts is searchable, but its items have no text"):
+        TextIndex(schema_of(record))
 
 
 def test_a_sealed_field_is_refused() -> None:
