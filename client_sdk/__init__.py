@@ -10,6 +10,7 @@ from client_sdk.collection import Collection
 from client_sdk.config import Config
 from client_sdk.keys import KeyFile, OsKeyring
 from client_sdk.query import Query
+from client_sdk.search import Hit, Search
 from client_sdk.sync.status import Status
 from crdt.errors import SchemaError, ValidationError
 from crdt.fields import Counter, Item, Sealed, SealedValue, Text
@@ -21,6 +22,7 @@ __all__ = [
     "Collection",
     "Config",
     "Counter",
+    "Hit",
     "Item",
     "KeyFile",
     "NotLoaded",
@@ -30,6 +32,7 @@ __all__ = [
     "SchemaError",
     "Sealed",
     "SealedValue",
+    "Search",
     "Status",
     "Text",
     "ValidationError",

@@ -16,6 +16,7 @@ from client_sdk.errors import RecordNotFound
 from client_sdk.plan import Plan
 from client_sdk.query import Query, Source
 from client_sdk.rows import Table
+from client_sdk.search import MARKS, Mode, Scope, Search
 from client_sdk.writer import Writer
 from crdt.changes import (
     AddElements,
@@ -91,6 +92,23 @@ class Collection(Generic[R]):
     def subscribe(self, callback: Callable[[list[R]], Any]) -> Any:
         """Subscribe to every record; see `Query.subscribe`."""
         return self._query().subscribe(callback)
+
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int = 50,
+        mode: Mode = "hybrid",
+        scope: Scope = "device",
+        marks: tuple[str, str] = MARKS,
+        **equal: Any,
+    ) -> Search[R]:
+        """Search by text, among the records whose fields equal ``equal``, best first: ``await notes.search("tea")``.
+
+        See `client_sdk.search` and `Query.search`, which takes any condition.
+        """
+        query = self._query().where(**equal)
+        return query.search(text, limit=limit, mode=mode, scope=scope, marks=marks)
 
     async def get(self, record: str, *, include: Iterable[str] | None = None) -> R | None:
         """Return a record by its id, or None if there is none here (or it is deleted).

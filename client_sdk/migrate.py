@@ -2,6 +2,7 @@
 
 A collection whose declaration changed has its tables dropped and made anew from the documents (`rebuild`), which hold
 everything, also fields that no version here knows. One that is no longer declared loses its tables, not its documents.
+A text index that does not count as many rows as there are is made anew from them.
 """
 
 from __future__ import annotations
@@ -76,12 +77,14 @@ def prepare(connection: Connection, tables: Iterable[Table], path: str | os.Path
             connection.execute("UPDATE pjais_documents SET has_row = 0 WHERE collection = ?", (name,))
     for name, table in declared.items():
         if name in held and held[name][0] == table.fingerprint:
+            if not table.is_indexed(connection):
+                table.index_again(connection)
             continue
         for statement in table.statements():
             connection.execute(statement)
         connection.execute(
             "INSERT INTO pjais_tables(collection, fingerprint, names) VALUES (?, ?, ?)",
-            (name, _EMPTY, " ".join([name, *(child.name for child in table.lists.values())])),
+            (name, _EMPTY, " ".join(table.names)),
         )
         stale.append(table)
     return stale

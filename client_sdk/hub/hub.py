@@ -21,6 +21,7 @@ from client_sdk.client import open as open_client
 from client_sdk.hub.collections import Conversations, HubCollection, Personas, Workflows
 from client_sdk.hub.memories import Memories
 from client_sdk.hub.records import Conversation, Memory, Persona, Relation, Workflow
+from client_sdk.search import MARKS, Merged, Mode, Scope
 from crdt.schema import Record
 
 if TYPE_CHECKING:
@@ -79,6 +80,27 @@ class Hub:
             "conversations": self.conversations,
             "workflows": self.workflows,
         }
+
+    def search(
+        self,
+        text: str,
+        *,
+        persona_id: str | None = None,
+        limit: int = 50,
+        mode: Mode = "hybrid",
+        scope: Scope = "device",
+        marks: tuple[str, str] = MARKS,
+    ) -> Merged:
+        """Search memories and conversations (of one persona, or of all), best first: await it, or ``watch`` it.
+
+        Raises as `Query.search`.
+        """
+        equal = {} if persona_id is None else {"persona_id": persona_id}
+        searched: tuple[HubCollection[Any], ...] = (self.memories, self.conversations)
+        searches = [
+            one.search(text, limit=limit, mode=mode, scope=scope, marks=marks, **equal) for one in searched
+        ]
+        return Merged(searches, limit=limit)
 
     async def close(self) -> None:
         """End the sync and close the file. A second call does nothing."""

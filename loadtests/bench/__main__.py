@@ -16,6 +16,7 @@ from loadtests.bench.live import bench_live
 from loadtests.bench.product import bench_product
 from loadtests.bench.report import summary
 from loadtests.bench.sealed import bench_sealed
+from loadtests.bench.search import bench_search
 from loadtests.bench.server import bench_server
 from loadtests.bench.sync import bench_sync
 
@@ -27,6 +28,7 @@ BENCHES: Final[dict[str, Callable[[Path, int], None]]] = {
     "live": lambda folder, _: asyncio.run(bench_live(folder)),
     "product": lambda folder, records: asyncio.run(bench_product(folder, records=records)),
     "sealed": lambda _folder, _: bench_sealed(count=5_000),
+    "search": lambda folder, records: asyncio.run(bench_search(folder, records=records)),
     "server": lambda folder, _: bench_server(folder, updates=20_000),
     "sync": lambda folder, _: asyncio.run(bench_sync(folder, records=10_000, edits=300)),
 }
