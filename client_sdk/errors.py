@@ -20,7 +20,6 @@
     │   └── KeyringUnavailable  no secret store on this machine           use KeyFile(path), or pass bytes
     ├── ClosedClient            it was closed, or is closing              open it again
     ├── NotAvailable            a feature that is not built yet           do without, or update
-    ├── ExtraMissing            a package that this needs is not there    install the extra that it names
     ├── RecordNotFound          no such record here                       insert it, or do without
     ├── DuplicateRecord         that id is taken                          update it, or leave the id out
     ├── TransactionFailed       a write in a block failed; all undone     repeat the whole block
@@ -60,7 +59,6 @@ __all__ = [
     "DiskFailed",
     "DiskFull",
     "DuplicateRecord",
-    "ExtraMissing",
     "FileInUse",
     "FileProblem",
     "FileUnreachable",

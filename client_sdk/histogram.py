@@ -34,7 +34,9 @@ class Histogram:
         self.count += 1
         self.total += seconds
         self.largest = max(self.largest, seconds)
-        bucket = math.ceil(math.log(min(max(seconds, _LEAST), _MOST)) * _BUCKETS_A_NEPER)
+        if not _LEAST <= seconds <= _MOST:
+            seconds = _LEAST if seconds < _LEAST else _MOST
+        bucket = math.ceil(math.log(seconds) * _BUCKETS_A_NEPER)
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
 
     def quantile(self, share: float) -> float:

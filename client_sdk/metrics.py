@@ -199,4 +199,5 @@ def _memory() -> tuple[int | None, int | None]:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
         return None, peak
-    return pages * resource.getpagesize(), peak
+    now = pages * resource.getpagesize()
+    return now, max(now, peak)

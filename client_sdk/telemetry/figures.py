@@ -37,16 +37,25 @@ FIGURES: Final = (
     Figure("pjais_calls", "counter", "", "Calls to the database since it was opened, by what was called"),
     Figure("pjais_call_errors", "counter", "", "Calls that raised"),
     Figure("pjais_call_seconds", "counter", "seconds", "Seconds that all calls took together"),
-    Figure("pjais_call_latency_seconds", "gauge", "seconds", "Latency by quantile since the opening, 1 the longest"),
+    Figure(
+        "pjais_call_latency_seconds",
+        "gauge",
+        "seconds",
+        "Latency by quantile since the opening, 1 the longest",
+    ),
     Figure("pjais_live_queries", "gauge", "", "Live queries that are open"),
     Figure("pjais_live_updates", "counter", "", "How often live queries were patched, read again, and told"),
     Figure("pjais_sync_state", "gauge", "", "1 for the state that the sync is in"),
     Figure("pjais_sync_pending", "gauge", "", "Updates that the server has not acknowledged"),
-    Figure("pjais_sync_behind", "gauge", "", "Updates that the server has told of and this device has not read"),
+    Figure(
+        "pjais_sync_behind", "gauge", "", "Updates that the server has told of and this device has not read"
+    ),
     Figure("pjais_sync_verified", "gauge", "", "1 when both sides were proved equal at this state, else 0"),
     Figure("pjais_records", "gauge", "", "Records that are not deleted, by collection"),
     Figure("pjais_storage_bytes", "gauge", "bytes", "Room that a collection takes, by part; worked out"),
-    Figure("pjais_file_bytes", "gauge", "bytes", "Length of the file and of its log (wal), and free pages in it"),
+    Figure(
+        "pjais_file_bytes", "gauge", "bytes", "Length of the file and of its log (wal), and free pages in it"
+    ),
     Figure("pjais_disk_free_bytes", "gauge", "bytes", "Room on the disk"),
     Figure("pjais_process_memory_bytes", "gauge", "bytes", "Memory of the process, now and at most"),
 )

@@ -89,7 +89,7 @@ def test_every_command_of_the_contract_has_the_three_options() -> None:
         "restore",
         "doctor",
     ]
-    commands += ["invite", "join", "sync"]
+    commands += ["invite", "join", "sync", "metrics"]
     for name in commands:
         told = CliRunner(env={"COLUMNS": "200"}).invoke(main, [name, "--help"])
         assert told.exit_code == 0
@@ -188,6 +188,7 @@ def test_the_environment_names_file_and_key(made: Pjais, home: Path) -> None:
 def test_a_command_makes_no_file_in_passing(pjais: Pjais, home: Path) -> None:
     for arguments in (
         ["status"],
+        ["metrics"],
         ["export"],
         ["import", str(sample_path())],
         ["watch"],
@@ -252,6 +253,26 @@ def test_an_export_goes_to_a_file_or_to_standard_output(made: Pjais, home: Path)
     )
     assert done == {"file": str(home / "out.json"), "records": sum(map(len, content["collections"].values()))}
     assert made("export", str(home / "absent" / "out.json")).exit_code == 1
+
+
+def test_metrics_show_what_takes_up_room(made: Pjais) -> None:
+    answer(made("import", str(sample_path()), "--json"))
+    found = answer(made("metrics", "--json"))
+    assert (
+        found["collections"]["memories"]["records"] == answer(made("status", "--json"))["records"]["memories"]
+    )
+    assert found["collections"]["memories"]["logBytes"] > 0
+    told = made("metrics")
+    assert told.exit_code == 0
+    assert "conversations" in told.stdout
+    assert f"{found['storage']['fileBytes']:,} bytes" in told.stdout
+
+
+def test_metrics_are_also_prometheus_text(made: Pjais) -> None:
+    told = made("metrics", "--prometheus")
+    assert told.exit_code == 0
+    assert 'pjais_records{collection="personas"} 0.0\n' in told.stdout
+    assert told.stdout.startswith("# HELP pjais_calls_total")
 
 
 # --------------------------------------------------------------------------------------------------------- servers
