@@ -18,7 +18,8 @@ from typing import Final
 
 import msgspec
 
-from client_sdk.database import Connection, Database, Observed
+from client_sdk.database import Connection, Database
+from client_sdk.database.observed import Observed
 from client_sdk.histogram import Histogram
 from client_sdk.sizes import CollectionSize, Sizes, file_sizes, measure_sizes
 from client_sdk.sync.status import State, Status

@@ -47,7 +47,7 @@ from client_sdk.database.connection import (
 )
 from client_sdk.database.lane import Job, Lane
 from client_sdk.database.lock import FileLock
-from client_sdk.database.observed import Observe, Observed, observed
+from client_sdk.database.observed import Observe, observed
 from client_sdk.database.pages import diagnose, key_specification
 from client_sdk.database.problems import IntegrityError, SqlError, errors_of, problem_of_system
 from client_sdk.errors import ClosedClient, DamagedFile, KeyInvalid, NotAvailable
@@ -58,8 +58,6 @@ __all__ = [
     "Cursor",
     "Database",
     "IntegrityError",
-    "Observe",
-    "Observed",
     "Role",
     "SqlError",
     "connect_sqlcipher",
