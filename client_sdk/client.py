@@ -58,16 +58,15 @@ class Client(Observing):
     def __init__(
         self, writer: Writer, tables: dict[type[Record], Table], account: Account, sources: Sources
     ) -> None:
-        by_name = {table.name: table for table in tables.values()}
-        watches = Watches(functools.partial(writer.database.read, brief=True), by_name)
-        super().__init__(writer, watches, by_name)
+        super().__init__(writer, {table.name: table for table in tables.values()})
         self._tables = tables
         self._account = account
         self._sources = sources
         self._replica = Replica(writer)
         self._runner: Runner | None = None
         self._idle_status = Status(pending=writer.corridor.outbox.pending)
-        writer.listeners.append(watches.committed)
+        writer.listeners.append(self._watches.committed)
+        writer.listeners.append(self._feed.committed)
         writer.listeners.append(lambda committed: self._wake_runner(is_remote=committed.is_remote))
 
     # -- Records

@@ -6,11 +6,13 @@ The part of `client_sdk.client.Client` that only looks: nothing here changes a r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from client_sdk.events import Event, Events, Feed, Kind, Missed
 from client_sdk.metrics import Gauges, Metrics
+from client_sdk.rows import Table
 from client_sdk.storage import Limits, StorageAlert, StorageWatch
 from client_sdk.sync.status import Status
 from client_sdk.watch import CallbackSubscription, Watches
@@ -23,13 +25,11 @@ __all__ = ["Observing"]
 class Observing:
     """The verbs of a client that tell what goes on. Who inherits says how it stands (`status`)."""
 
-    def __init__(self, writer: Writer, watches: Watches, collections: Iterable[str]) -> None:
-        names = list(collections)
+    def __init__(self, writer: Writer, tables: Mapping[str, Table]) -> None:
         self._writer = writer
-        self._watches = watches
-        self._feed = Feed(names)
-        self._gauges = Gauges(names)
-        writer.listeners.append(self._feed.committed)
+        self._watches = Watches(functools.partial(writer.database.read, brief=True), tables)
+        self._feed = Feed(tables)
+        self._gauges = Gauges(tables)
         writer.database.observe = self._gauges.observe
 
     @property
