@@ -66,7 +66,6 @@ class Client(Observing):
         self._runner: Runner | None = None
         self._idle_status = Status(pending=writer.corridor.outbox.pending)
         writer.listeners.append(self._watches.committed)
-        writer.listeners.append(self._feed.committed)
         writer.listeners.append(lambda committed: self._wake_runner(is_remote=committed.is_remote))
 
     # -- Records

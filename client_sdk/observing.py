@@ -30,6 +30,7 @@ class Observing:
         self._watches = Watches(functools.partial(writer.database.read, brief=True), tables)
         self._feed = Feed(tables)
         self._gauges = Gauges(tables)
+        writer.listeners.append(self._feed.committed)
         writer.database.observe = self._gauges.observe
 
     @property
