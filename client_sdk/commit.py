@@ -33,6 +33,7 @@ from crdt.document import Document
 from crdt.ids import client_id, incarnation, record_id
 from crdt.records import create
 from crdt.schema import Record, check_record_id
+from crdt.tip import ItemsUnread, Tip
 from crdt.updates import CheckedUpdate, Creation
 from crdt.values import encode_value
 
@@ -254,7 +255,22 @@ class Corridor:
     def _edit(
         self, table: Table, doc: int, record: str, plan: Callable[[Contents], list[Operation]]
     ) -> Contents:
-        document = self.documents.use(doc)
+        tip = self.documents.tip(doc)
+        if tip is not None:
+            try:
+                return self._edit_held(table, doc, record, plan, tip)
+            except ItemsUnread:  # before anything was changed
+                pass
+        return self._edit_held(table, doc, record, plan, self.documents.use(doc))
+
+    def _edit_held(
+        self,
+        table: Table,
+        doc: int,
+        record: str,
+        plan: Callable[[Contents], list[Operation]],
+        document: Document | Tip,
+    ) -> Contents:
         planned = plan(document.contents)
         if not planned:
             return document.contents
@@ -263,7 +279,10 @@ class Corridor:
         ):
             planned = [*planned, SetRegister("updatedAt", encode_value(self.now()))]
         lengths = list_lengths(table, document.contents)
-        update, checked = document.edit(planned, reading=self.reading)
+        if isinstance(document, Tip):
+            update, checked = document.edit(planned, client=self.client, reading=self.reading)
+        else:
+            update, checked = document.edit(planned, reading=self.reading)
         self._record_local([(doc, table.name, record, update)])
         self.document_changed(doc, document, checked, lengths)
         return document.contents
@@ -309,7 +328,7 @@ class Corridor:
     # -- Documents and what is made from them
 
     def document_changed(
-        self, doc: int, document: Document, checked: CheckedUpdate | None, lengths: Mapping[str, int]
+        self, doc: int, document: Document | Tip, checked: CheckedUpdate | None, lengths: Mapping[str, int]
     ) -> None:
         """Bring digest and row up to date with a document that took one update (None: another whole document).
 
@@ -323,13 +342,18 @@ class Corridor:
             if checked is None:
                 has_row, change = write_whole_row(connection, table, doc, record, contents, had_row=has_row)
             else:
-                has_row, change = write_row(
-                    connection, table, doc, record, contents, checked, lengths, had_row=has_row
-                )
+                try:
+                    has_row, change = write_row(
+                        connection, table, doc, record, contents, checked, lengths, had_row=has_row
+                    )
+                except ItemsUnread:  # its row must be made anew
+                    self.document_changed(doc, self.documents.use(doc), None, lengths)
+                    return
             if change is not None:
                 self.committed.changes.append(change)
         self.log.set_row(connection, doc, digest, has_row=has_row)
         self._add_digests(digest - row.digest)
+        self.documents.changed(self.log, doc, document)
         self._compact(doc, document)
 
     def insert_received(
@@ -367,14 +391,17 @@ class Corridor:
         """Let a snapshot stand for all that the log has of a document."""
         self.log.write_snapshot(self.connection, doc, snapshot)
         document.compacted(len(snapshot))
+        self.documents.write_tip(self.log, doc, document)
 
     def _add_digests(self, difference: int, *, records: int = 0) -> None:
         self.state.digest = add_digests(self.state.digest, difference)
         self.state.records += records
 
-    def _compact(self, doc: int, document: Document) -> None:
+    def _compact(self, doc: int, document: Document | Tip) -> None:
         """Write a snapshot when the tail outgrew it: what was read to make it is at most what was written since."""
         if document.tail_bytes > max(TAIL_BYTES_MIN, document.snapshot_bytes):
+            if isinstance(document, Tip):
+                document = self.documents.use(doc)
             self.write_snapshot(doc, document, document.snapshot())
 
 

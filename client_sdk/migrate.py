@@ -15,13 +15,14 @@ from client_sdk.commit import STATE_SCHEMA, Corridor
 from client_sdk.database import Connection
 from client_sdk.errors import NewerFile
 from client_sdk.log import SCHEMA as LOG_SCHEMA
+from client_sdk.log import TIPS_SCHEMA
 from client_sdk.materialize import write_whole_row
 from client_sdk.outbox import SCHEMA as OUTBOX_SCHEMA
 from client_sdk.rows import Table
 
 __all__ = ["FORMAT", "prepare", "rebuild"]
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 # The fingerprint of tables that are not filled yet: an opening that ends in between leaves them to the next one.
 _EMPTY: Final = ""
@@ -47,6 +48,8 @@ def prepare(connection: Connection, tables: Iterable[Table], path: str | os.Path
         raise NewerFile(Path(path), ours=FORMAT, theirs=version)
     if version == 1:  # the number of commits is new
         connection.execute("ALTER TABLE pjais_state ADD COLUMN commits INTEGER NOT NULL DEFAULT 0")
+    if version in (1, 2):  # tips are new
+        connection.execute(TIPS_SCHEMA)
     if version == 0:
         for statement in (*_OWN, *LOG_SCHEMA, *OUTBOX_SCHEMA, *STATE_SCHEMA):
             connection.execute(statement)

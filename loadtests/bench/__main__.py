@@ -15,12 +15,14 @@ from loadtests.bench.live import bench_live
 from loadtests.bench.report import summary
 from loadtests.bench.server import bench_server
 from loadtests.bench.sync import bench_sync
+from loadtests.bench.talks import bench_talks
 
 __all__: list[str] = []
 
 BENCHES: Final[dict[str, Callable[[Path, int], None]]] = {
     "device": lambda folder, records: asyncio.run(bench_device(folder, records=records)),
     "live": lambda folder, _: asyncio.run(bench_live(folder)),
+    "talks": lambda folder, _: asyncio.run(bench_talks(folder)),
     "server": lambda folder, _: bench_server(folder, updates=20_000),
     "sync": lambda folder, _: asyncio.run(bench_sync(folder, records=10_000, edits=300)),
 }
