@@ -10,9 +10,10 @@ from client_sdk.collection import Collection
 from client_sdk.config import Config
 from client_sdk.keys import KeyFile, OsKeyring
 from client_sdk.query import Query
+from client_sdk.search import Hit, Search
 from client_sdk.sync.status import Status
 from crdt.errors import SchemaError, ValidationError
-from crdt.fields import Counter, Item, Sealed, Text
+from crdt.fields import Counter, Item, Sealed, SealedValue, Text
 from crdt.lazy import NotLoaded
 from crdt.schema import Record
 
@@ -21,6 +22,7 @@ __all__ = [
     "Collection",
     "Config",
     "Counter",
+    "Hit",
     "Item",
     "KeyFile",
     "NotLoaded",
@@ -29,6 +31,8 @@ __all__ = [
     "Record",
     "SchemaError",
     "Sealed",
+    "SealedValue",
+    "Search",
     "Status",
     "Text",
     "ValidationError",

@@ -16,6 +16,7 @@ from client_sdk.errors import RecordNotFound
 from client_sdk.plan import Plan
 from client_sdk.query import Query, Source
 from client_sdk.rows import Table
+from client_sdk.search import MARKS, Mode, Scope, Search
 from client_sdk.writer import Writer
 from crdt.changes import (
     AddElements,
@@ -30,7 +31,7 @@ from crdt.changes import (
 from crdt.contents import Contents
 from crdt.errors import ValidationError
 from crdt.fields import Kind
-from crdt.records import conflicts, encode_items, operations, set_elements
+from crdt.records import conflicts, encode_items, operations, read, set_elements
 from crdt.schema import Field, Record, Schema
 from crdt.values import encode_value
 
@@ -92,6 +93,23 @@ class Collection(Generic[R]):
         """Subscribe to every record; see `Query.subscribe`."""
         return self._query().subscribe(callback)
 
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int = 50,
+        mode: Mode = "hybrid",
+        scope: Scope = "device",
+        marks: tuple[str, str] = MARKS,
+        **equal: Any,
+    ) -> Search[R]:
+        """Search by text, among the records whose fields equal ``equal``, best first: ``await notes.search("tea")``.
+
+        See `client_sdk.search` and `Query.search`, which takes any condition.
+        """
+        query = self._query().where(**equal)
+        return query.search(text, limit=limit, mode=mode, scope=scope, marks=marks)
+
     async def get(self, record: str, *, include: Iterable[str] | None = None) -> R | None:
         """Return a record by its id, or None if there is none here (or it is deleted).
 
@@ -119,7 +137,13 @@ class Collection(Generic[R]):
             doc = self._table.find(corridor.connection, record)
             if doc is None:
                 raise RecordNotFound(self._table.name, record)
-            return conflicts(self.schema, corridor.documents.get(doc).contents, field)
+            contents = corridor.documents.get(doc).contents
+            lost = conflicts(self.schema, contents, field)
+            sealed = self._table.sealed.get(field)
+            if sealed is None:
+                return lost
+            counting = sealed.open(record, read(self.schema, contents, [sealed.field])[field])
+            return [value for value in (sealed.open(record, one) for one in lost) if value != counting]
 
         return await self._writer.run(work, brief=True)
 
@@ -154,9 +178,10 @@ class Collection(Generic[R]):
             RecordNotFound: there is no such record.
             ValidationError: a value does not fit its field; nothing was changed.
         """
+        seal = self._writer.corridor.sealer(self._table, record)
         lists = [name for name in values if name in self._table.lists]
         return await self._change(
-            record, lambda contents: operations(self.schema, contents, values), include=lists
+            record, lambda contents: operations(self.schema, contents, values, seal=seal), include=lists
         )
 
     async def increment(self, record: str, /, **by: int) -> R:

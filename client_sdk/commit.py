@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from client_sdk import notices
 from client_sdk.database import Connection
 from client_sdk.documents import Documents
 from client_sdk.errors import DuplicateRecord, RecordNotFound
@@ -26,6 +27,8 @@ from client_sdk.log import TAIL_BYTES_MIN, Log
 from client_sdk.materialize import Change, insert_rows, list_lengths, readable, write_row, write_whole_row
 from client_sdk.outbox import Outbox
 from client_sdk.rows import Table
+from client_sdk.seal import Seals
+from client_sdk.state import State
 from crdt.changes import Operation, SetRegister
 from crdt.clock import HybridClock
 from crdt.contents import DELETED, Contents, add_digests
@@ -33,26 +36,14 @@ from crdt.document import Document
 from crdt.ids import client_id, incarnation, record_id
 from crdt.records import create
 from crdt.schema import Record, check_record_id
+from crdt.sealed import Seal
 from crdt.tip import ItemsUnread, Tip
 from crdt.updates import CheckedUpdate, Creation
 from crdt.values import encode_value
 
-__all__ = ["Change", "Committed", "Corridor", "Sources", "State"]
+__all__ = ["Change", "Committed", "Corridor", "Sources"]
 
 R = TypeVar("R", bound=Record)
-
-STATE_SCHEMA = (
-    """CREATE TABLE pjais_state(
-        one INTEGER PRIMARY KEY CHECK (one = 1),
-        generation TEXT NOT NULL,
-        cursor INTEGER NOT NULL,
-        digest BLOB NOT NULL,
-        records INTEGER NOT NULL,
-        clock INTEGER NOT NULL,
-        commits INTEGER NOT NULL DEFAULT 0
-    )""",
-    "INSERT INTO pjais_state VALUES (1, '', 0, zeroblob(16), 0, 0, 0)",
-)
 
 _TRUE, _FALSE = b"\xc3", b"\xc2"
 
@@ -65,25 +56,26 @@ class Sources(msgspec.Struct, frozen=True):
 
 
 class Committed(msgspec.Struct):
-    """What one transaction made true. ``version`` is its number: it grows from one to the next."""
+    """What one transaction made true; or several of other instances on this file (``is_foreign``).
 
-    version: int = 0
+    ``commits`` is the file's count of commits up to this one; listeners hear of them in this order. ``whole``:
+    collections of which anything may have changed. ``missed``: what other instances committed since the last one here.
+    ``is_call``: see `client_sdk.notices.Notice`.
+    """
+
     changes: list[Change] = []
     is_remote: bool = False
     pending: int = 0
+    commits: int = 0
+    is_foreign: bool = False
+    whole: frozenset[str] = frozenset()
+    missed: notices.Heard | None = None
+    is_call: bool = False
 
-
-class State(msgspec.Struct):
-    """What the file says of itself in one row: how far it has read, what it comes to, its clock, and how often it was
-    written.
-    """
-
-    generation: str
-    cursor: int
-    digest: int
-    records: int
-    clock: int
-    commits: int
+    @property
+    def collections(self) -> frozenset[str]:
+        """Those in which something changed, or may have."""
+        return self.whole.union(change.collection for change in self.changes)
 
 
 class Corridor:
@@ -94,25 +86,31 @@ class Corridor:
         connection: Connection,
         tables: Mapping[str, Table],
         *,
+        seals: Seals,
         opening: int,
         client: int,
         sources: Sources,
         document_bytes_max: int,
+        is_shared: bool = False,
     ) -> None:
         self.connection = connection
+        self.is_shared = is_shared  # other instances write to this file as well
+        self.instance = opening
         self.tables = tables
+        self.seals = seals
         self.sources = sources
         self.client = client
         self.incarnation = opening
         self.log = Log(connection)
         self.outbox = Outbox(connection, incarnation=opening, client=client)
-        self.state = _read_state(connection)
+        self.state = State.read(connection)
         self.read_through = 0  # a cursor that nothing depends on: it is written with the next transaction
         self.clock = HybridClock(last=self.state.clock)
         self.committed = Committed()
         self.documents = Documents(connection, tables, client=client, bytes_max=document_bytes_max)
         self._before: tuple[Any, ...] = ()
         self._reading = 0
+        self._is_all_new = False  # what the transaction touched is not known by document
 
     # -- The frame of every transaction
 
@@ -121,6 +119,7 @@ class Corridor:
         self.committed = Committed()
         self.documents.begin()
         self._reading = 0
+        self._is_all_new = False
         log, outbox = self.log, self.outbox
         self._before = (
             log.next_doc,
@@ -129,37 +128,58 @@ class Corridor:
             outbox.pending,
             msgspec.structs.replace(self.state),
             self.clock.last,
+            self.seals.keys,
             self.incarnation,
             self.client,
         )
+        if self.is_shared:
+            self._catch_up()
         self.state.cursor = max(self.state.cursor, self.read_through)
 
     def finish(self) -> Committed:
         """Write the state's row; the last statement before COMMIT."""
-        state = self.state
+        state, committed = self.state, self.committed
         state.clock = self.clock.last
         state.commits += 1
-        self.connection.execute(
-            "UPDATE pjais_state SET generation = ?, cursor = ?, digest = ?, records = ?, clock = ?, commits = ?"
-            " WHERE one = 1",
-            (
-                state.generation,
-                state.cursor,
-                state.digest.to_bytes(16, "big"),
-                state.records,
-                state.clock,
+        state.write(self.connection)
+        committed.pending, committed.commits = self.outbox.pending, state.commits
+        if self.is_shared:
+            notices.leave(
+                self.connection,
                 state.commits,
-            ),
-        )
-        self.committed.version = state.commits
-        self.committed.pending = self.outbox.pending
-        return self.committed
+                instance=self.instance,
+                numbers=notices.Numbers(self.log.next_doc, self.log.next_position, self.outbox.pending),
+                docs=None if self._is_all_new else self.documents.touched,
+                changes=committed.changes,
+                is_call=committed.is_call,
+            )
+        return committed
+
+    def _catch_up(self) -> None:
+        """Bring memory up to date with what other instances committed since the last transaction here."""
+        heard = notices.hear(self.connection, after=self.state.commits)
+        if heard is None:
+            return
+        self.state = State.read(self.connection)
+        self.clock.last = max(self.clock.last, self.state.clock)
+        if (numbers := heard.numbers) is None:
+            self.log.read_numbers(self.connection)
+        else:
+            self.log.next_doc, self.log.next_position = numbers.next_doc, numbers.next_position
+        self.outbox.pending = heard.pending
+        if (docs := heard.docs) is None:
+            self.documents.drop_all()
+            self._become(*self.outbox.home(self.connection))
+        else:
+            for doc in docs:
+                self.documents.drop(doc)
+        self.committed.missed = heard
 
     def undo(self) -> None:
         """Go back to what was in memory at `begin`: the transaction did not commit."""
         log, outbox = self.log, self.outbox
         (log.next_doc, log.next_position, outbox.next_n, outbox.pending, *rest) = self._before
-        self.state, self.clock.last, *identity = rest
+        self.state, self.clock.last, self.seals.keys, *identity = rest
         self._become(*identity)
         self.documents.undo()
 
@@ -204,6 +224,7 @@ class Corridor:
                 reading=reading,
                 now=now,
                 is_chosen=is_chosen,
+                seal=self.sealer(table, new_id),
             )
             made.append((new_id, update, values, contents.digest(name, new_id)))
         docs = self.log.add_documents(
@@ -216,7 +237,10 @@ class Corridor:
             self.connection, table, [(doc, values) for doc, (_, _, values, _) in zip(docs, made, strict=True)]
         )
         self._add_digests(sum(digest for *_, digest in made), records=len(made))
-        return [type(record)(**values) for record, (_, _, values, _) in zip(records, made, strict=True)]
+        return [
+            type(record)(**table.opened(values))
+            for record, (_, _, values, _) in zip(records, made, strict=True)
+        ]
 
     def edit(
         self,
@@ -237,7 +261,7 @@ class Corridor:
             doc = self.documents.find(table.name, record)
         if doc is None:
             raise RecordNotFound(table.name, record)
-        return doc, self._edit(table, doc, record, plan)
+        return doc, self.edit_document(table, doc, record, plan)
 
     def delete(self, table: Table, record: str) -> None:
         """Set a record's tombstone. Raises `RecordNotFound`."""
@@ -250,11 +274,16 @@ class Corridor:
         doc = self.documents.find(table.name, record)
         if doc is None or not self.documents.get(doc).contents.is_deleted:
             raise RecordNotFound(table.name, record)
-        self._edit(table, doc, record, lambda _: [SetRegister(DELETED, _FALSE)])
+        self.edit_document(table, doc, record, lambda _: [SetRegister(DELETED, _FALSE)])
 
-    def _edit(
+    def sealer(self, table: Table, record: str) -> Seal | None:
+        """Return what seals the values of a record; None if it has no sealed fields."""
+        return table.sealer(record, self.sources.random)
+
+    def edit_document(
         self, table: Table, doc: int, record: str, plan: Callable[[Contents], list[Operation]]
     ) -> Contents:
+        """As `edit`, of a document by its number, also where the record has no row. Return its contents."""
         tip = self.documents.tip(doc)
         if tip is not None:
             try:
@@ -306,15 +335,13 @@ class Corridor:
             ).fetchall()
             for (doc,) in docs:
                 self.log.rename_client(connection, doc, old, new)
-            connection.execute(
-                "UPDATE pjais_outbox SET incarnation = ?, client = ? WHERE incarnation = ?",
-                (new_incarnation, new, taken),
-            )
+            self.outbox.move(connection, taken, new_incarnation, new)
         elif taken == self.incarnation:
             self.outbox.next_n = 1
         if taken == self.incarnation:
             self._become(new_incarnation, new)
         self.documents.drop_all()
+        self._is_all_new = True
 
     def _become(self, new_incarnation: int, client: int) -> None:
         self.incarnation = self.outbox.incarnation = new_incarnation
@@ -403,10 +430,3 @@ class Corridor:
             if isinstance(document, Tip):
                 document = self.documents.use(doc)
             self.write_snapshot(doc, document, document.snapshot())
-
-
-def _read_state(connection: Connection) -> State:
-    generation, cursor, digest, records, clock, commits = connection.execute(
-        "SELECT generation, cursor, digest, records, clock, commits FROM pjais_state"
-    ).fetchone()
-    return State(generation, cursor, int.from_bytes(digest, "big"), records, clock, commits)

@@ -104,6 +104,11 @@ class Comparison(msgspec.Struct, frozen=True):
         return _test(self)
 
     @property
+    def shape(self) -> tuple[Any, ...]:
+        """The question without its values."""
+        return self.column, self.operator
+
+    @property
     def equals(self) -> tuple[Column, tuple[Any, ...]] | None:
         """The column and the values of which a row must have one, where that is what it asks."""
         match self.operator:
@@ -130,6 +135,11 @@ class AnyOf(msgspec.Struct, frozen=True):
         """The same in Python."""
         tests = [part.test for part in self.parts]
         return lambda row: any(test(row) for test in tests)
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """The question without its values."""
+        return tuple(part.shape for part in self.parts)
 
     @property
     def equals(self) -> tuple[Column, tuple[Any, ...]] | None:

@@ -66,6 +66,14 @@ class Config:
     """Bytes of documents kept open in memory, by their snapshots' size: editing one of them saves reading
     it."""
 
+    result_cache_bytes: int = 8 << 20
+    """Bytes of results that queries keep with `cached`, by the size of their JSON; Python's objects take three times
+    that."""
+
+    advisor: Literal["off", "automatic"] = "off"
+    """Whether the indexes that the query advisor finds worth having are made without being asked (`Advisor.apply`),
+    after every 2,000 queries. Its figures are kept either way."""
+
     def __post_init__(self) -> None:
         for name, least in (
             ("readers", 1),
@@ -77,11 +85,14 @@ class Config:
             ("wal_bytes_max", 0),
             ("busy_timeout_ms", 0),
             ("hot_document_bytes", 0),
+            ("result_cache_bytes", 0),
         ):
             value = getattr(self, name)
             if value < least:
                 raise ValueError(f"Config.{name} is {value}, and must be at least {least}")
         if self.synchronous not in {"FULL", "NORMAL"}:
             raise ValueError(f'Config.synchronous is {self.synchronous!r}; it is "FULL" or "NORMAL"')
+        if self.advisor not in {"off", "automatic"}:
+            raise ValueError(f'Config.advisor is {self.advisor!r}; it is "off" or "automatic"')
         if self.inline not in {"never", "quick", "always"}:
             raise ValueError(f'Config.inline is {self.inline!r}; it is "never", "quick" or "always"')

@@ -14,6 +14,8 @@ Three separate things, none of which ever leaves the device in the clear:
 The code that people copy is ``pjais1-`` and 56 symbols of Crockford's base32 in groups of eight: id, secret and 24 bits
 of checksum, so that a mistyped code is told apart from an expired one without asking the server.
 
+The keys of a space, under which fields are sealed, are `client_sdk.seal`'s.
+
 Random bytes come in by the door, except that `resolve_key` takes them from the operating system unless it is given
 another source.
 """
@@ -47,6 +49,7 @@ __all__ = [
     "KeySource",
     "OsKeyring",
     "Random",
+    "derive_key",
     "join_message",
     "register_message",
     "resolve_key",
@@ -214,6 +217,11 @@ def _key_from_keyring(source: OsKeyring, database: Path, random: Random) -> byte
     raise KeyInvalid(
         f"the keyring entry {source.service}/{name} holds no key: give the entry of this database its name"
     )
+
+
+def derive_key(key: bytes, purpose: bytes) -> bytes:
+    """Return a 32-byte key for another purpose, from which ``key`` does not follow (HKDF-SHA256, RFC 5869)."""
+    return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=b"pjais device v1\0" + purpose).derive(key)
 
 
 # ------------------------------------------------------------------------------------------- the device's identity

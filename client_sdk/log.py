@@ -21,7 +21,7 @@ __all__ = ["SCHEMA", "TAIL_BYTES_MIN", "TIPS_SCHEMA", "DocumentRow", "Log", "Sto
 # Below this, reading a tail is as fast as reading a snapshot of the same size.
 TAIL_BYTES_MIN: Final = 16 * 1024
 
-TIPS_SCHEMA: Final = """CREATE TABLE pjais_tips(
+TIPS_SCHEMA: Final = """CREATE TABLE IF NOT EXISTS pjais_tips(
         doc INTEGER PRIMARY KEY,
         through INTEGER NOT NULL,
         tip BLOB NOT NULL
@@ -82,6 +82,10 @@ class Log:
     """The next document number and log position, kept in memory by the writer."""
 
     def __init__(self, connection: Connection) -> None:
+        self.read_numbers(connection)
+
+    def read_numbers(self, connection: Connection) -> None:
+        """Read from the file what comes next."""
         self.next_doc = _scalar(connection, "SELECT coalesce(max(doc), 0) + 1 FROM pjais_documents")
         self.next_position = _scalar(connection, "SELECT coalesce(max(position), 0) + 1 FROM pjais_log")
         through = _scalar(connection, "SELECT coalesce(max(through), 0) + 1 FROM pjais_snapshots")

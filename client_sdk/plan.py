@@ -34,16 +34,25 @@ class Plan(msgspec.Struct, frozen=True):
     after: After | None = None
     include: frozenset[str] = frozenset()  # of the lists declared lazy, those that come with the records
 
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What stays the same whatever the values are."""
+        conditions = tuple(condition.shape for condition in self.conditions)
+        return self.table.name, conditions, self.order, self.limit is None, self.after is None
+
     # -- In SQL
 
     def sql(
-        self, select: str, *, limit: int | None = None, offset: int | None = None
+        self, select: str, *, limit: int | None = None, offset: int | None = None, first: str = ""
     ) -> tuple[str, list[Any]]:
-        """Return ``select`` with everything behind it; ``limit`` and ``offset`` replace the plan's own window."""
+        """Return ``select`` with everything behind it; ``limit`` and ``offset`` replace the plan's own window.
+
+        ``first`` is a condition without parameters to put before all others.
+        """
         parts = [select]
         where, parameters = self.where()
-        if where:
-            parts.append(f"WHERE {where}")
+        if where or first:
+            parts.append("WHERE " + " AND ".join(filter(None, (first, where))))
         parts.append("ORDER BY " + ", ".join((*(one.sql for one in self.order), self._doc)))
         if limit is None and offset is None:
             limit, offset = self.limit, self.offset

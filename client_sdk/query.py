@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, cast
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar, cast
 
 import msgspec
 
@@ -24,6 +24,8 @@ from client_sdk.differences import Difference, differences
 from client_sdk.errors import QueryError
 from client_sdk.plan import After, Plan
 from client_sdk.rows import Table, to_sql
+from client_sdk.search import MARKS, Mode, Scope, Search
+from client_sdk.source import Source, Subscription
 from client_sdk.views import Groups, Total, View, Window
 from crdt.fields import Kind
 from crdt.schema import Record
@@ -33,38 +35,22 @@ __all__ = ["Query", "Source", "Subscription"]
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
+#: How long a result is kept, unless the query says otherwise.
+SECONDS: Final = 300.0
+
 _COMPARISONS = ("=", "!=", "<", "<=", ">", ">=")
 _OPERATORS = (*_COMPARISONS, "in", "contains", "startswith", "is_null")
 _ORDERED = {Kind.REGISTER, Kind.COUNTER, Kind.TEXT}
 
 
-class Subscription(Protocol):
-    """A callback that is called until it is closed."""
-
-    def close(self) -> None:
-        """Call no more."""
-
-
-class Source(Protocol):
-    """What a query runs on: reads, and views that are kept true."""
-
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` on a consistent view."""
-
-    def watch(self, view: View[T]) -> AsyncGenerator[T, None]:
-        """Yield a view's result, now and each time that it changes."""
-
-    def subscribe(self, view: View[T], callback: Callable[[T], Any]) -> Subscription:
-        """Call back with a view's result, now and each time that it changes."""
-
-
 class Query(Generic[R]):
     """What is wanted of a collection. Iterating over it is an error: call one of its verbs."""
 
-    __slots__ = ("_source", "plan")
+    __slots__ = ("_seconds", "_source", "plan")
 
-    def __init__(self, source: Source, plan: Plan) -> None:
+    def __init__(self, source: Source, plan: Plan, *, seconds: float | None = None) -> None:
         self._source = source
+        self._seconds = seconds
         self.plan = plan
 
     # -- Saying what is wanted
@@ -133,11 +119,20 @@ class Query(Generic[R]):
         values = tuple(_value_of(record, one.column, self._table) for one in self.plan.order)
         return self._with(after=After(values, record.id))
 
+    def cached(self, seconds: float = SECONDS) -> Query[R]:
+        """Keep the result for ``seconds`` (5 minutes), true through every commit, so that asking again reads nothing.
+
+        Results share their unchanged records: copy one before changing it. Raises `QueryError`.
+        """
+        if not isinstance(seconds, int | float) or not seconds > 0:
+            raise QueryError(f"cached takes a number of seconds above 0, not {seconds!r:.60}")
+        return Query(self._source, self.plan, seconds=seconds)
+
     # -- Asking
 
     async def all(self) -> list[R]:
         """Return the records."""
-        return await self._source.read(self._all)
+        return await self._ask(Window(self.plan), self._all)
 
     async def first(self) -> R | None:
         """Return the first record, or None."""
@@ -146,13 +141,16 @@ class Query(Generic[R]):
 
     async def count(self) -> int:
         """Return how many records fit (within limit and offset)."""
-        return await self._source.read(self._count)
+        return await self._ask(Total(self.plan), self._count)
 
     async def exists(self) -> bool:
         """Return whether any record fits."""
-        sql, parameters = self._first.plan.sql(f'SELECT 1 FROM "{self._name}"')
-        return await self._source.read(
-            lambda connection: connection.execute(sql, parameters).fetchone() is not None
+        first = self._first
+        sql, parameters = first.plan.sql(f'SELECT 1 FROM "{self._name}"')
+        if self._seconds is not None:
+            return await first.count() > 0
+        return await self._source.ask(
+            first.plan, lambda connection: connection.execute(sql, parameters).fetchone() is not None
         )
 
     async def group_count(self, field: str) -> dict[Any, int]:
@@ -162,7 +160,25 @@ class Query(Generic[R]):
             QueryError: no such field, or one that holds no single value (a set, a list, a map).
         """
         groups = self._groups(field)
-        return groups.decoded(await self._source.read(groups.work))
+        return await self._ask(groups, lambda connection: groups.decoded(groups.work(connection)))
+
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int = 50,
+        mode: Mode = "hybrid",
+        scope: Scope = "device",
+        marks: tuple[str, str] = MARKS,
+    ) -> Search[R]:
+        """Search the records that fit, best first; see `client_sdk.search`. Await it, or ``watch`` it.
+
+        Raises:
+            QueryError: nothing of the record is searchable, or the query has an order or a window: a search has its
+                own.
+            NotAvailable: a mode or a scope that is not built yet.
+        """
+        return Search(self._source, self.plan, text, limit=limit, mode=mode, scope=scope, marks=marks)
 
     def watch(self) -> AsyncGenerator[list[R], None]:
         """Yield the records, now and each time that they change. A slow consumer gets the latest, not a queue.
@@ -240,6 +256,10 @@ class Query(Generic[R]):
             raise QueryError(f"{where}: there is no operator {operator!r}; there are {', '.join(_OPERATORS)}")
         if operator == "is_null":
             return Comparison(column, "is null" if value else "is not null")
+        if kind is Kind.SEALED:
+            raise QueryError(
+                f'{where} is sealed, and a query cannot look inside: only "is_null" asks about it'
+            )
         if operator == "in":
             if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
                 raise QueryError(f"{where}: in takes a collection of values, not {value!r:.60}")
@@ -252,7 +272,7 @@ class Query(Generic[R]):
             return Comparison(column, "startswith", value)
         if operator in ("=", "!=") and value is None:
             return Comparison(column, "is not null" if operator == "!=" else "is null")
-        if operator not in ("=", "!=") and kind in {Kind.SET, Kind.LIST, Kind.SEALED}:
+        if operator not in ("=", "!=") and kind in {Kind.SET, Kind.LIST}:
             raise QueryError(f"{where}: a {kind.value} has no order to compare by")
         return Comparison(column, cast("Any", operator), to_sql(check(where, value)))
 
@@ -288,8 +308,13 @@ class Query(Generic[R]):
             raise QueryError(f"{what} takes a whole number from 0 on, not {count!r:.60}")
         return count
 
+    async def _ask(self, view: View[T], work: Callable[[Connection], T]) -> T:
+        if self._seconds is not None:
+            return await self._source.cached(view, self._seconds)
+        return await self._source.ask(self.plan, work)
+
     def _with(self, **parts: Any) -> Query[R]:
-        return Query(self._source, msgspec.structs.replace(self.plan, **parts))
+        return Query(self._source, msgspec.structs.replace(self.plan, **parts), seconds=self._seconds)
 
 
 _TIME = Annotated[dt.datetime, msgspec.Meta(tz=True)]

@@ -2,13 +2,14 @@
 
 Rows are made from documents and can be made again from them; they are what queries and ``client.sql`` read. A
 deleted record has no row. Times are integer microseconds since 1970, sets and maps JSON text, an `Enum` its
-value.
+value. A sealed field is its sealed bytes, opened when a record is made of the row.
 
 ::
 
     notes(doc INTEGER PRIMARY KEY, id TEXT, created_at INTEGER, …)      notes__messages(doc, position, id, role, …)
 
-A collection's table is made anew when its declaration changed since the file was last opened (`prepare`).
+A collection's table is made anew when its declaration changed since the file was last opened (`prepare`). What is
+searchable is indexed by the same verbs that write the rows (`client_sdk.text_index`).
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from typing import Any, cast, get_type_hints
 
 import msgspec
 
-from client_sdk.database import Connection
+from client_sdk.database import Connection, SqlError
 from client_sdk.errors import QueryError
+from client_sdk.seal import NONCE_BYTES, SealedField, Seals
+from client_sdk.text_index import ITEM_BITS, TextIndex
 from crdt.errors import SchemaError
 from crdt.fields import FieldType, Kind, field_type
 from crdt.schema import Field, Record, Schema
+from crdt.sealed import Seal
 
 __all__ = ["Column", "ListTable", "Table", "from_sql", "to_sql"]
 
@@ -84,6 +88,10 @@ class ListTable:
             f'INSERT INTO "{self.name}"(doc, position, {", ".join(names)}) VALUES (?, ?{", ?" * len(names)})'
         )
         self.select = f'SELECT doc, {", ".join(names)} FROM "{self.name}"'
+        self.select_newest = (
+            f'SELECT position, doc, {", ".join(names)} FROM "{self.name}"'
+            " ORDER BY doc DESC, position DESC LIMIT 1"
+        )
         self.create = (
             f'CREATE TABLE "{self.name}"(doc INTEGER NOT NULL, position INTEGER NOT NULL, '
             + ", ".join(f'"{column.name}" {column.affinity}' for column in self.columns)
@@ -108,10 +116,12 @@ class ListTable:
 
 
 class Table:
-    """A collection's table, and the child tables of its list fields."""
+    """A collection's table, and the child tables of its list fields. ``seals`` hold the keys of sealed fields."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, seals: Seals | None = None) -> None:
         self.schema = schema
+        seals = seals or Seals()
+        self.sealed = {field.name: SealedField(seals, schema.collection, field) for field in schema.sealed}
         self.name = schema.collection
         self.columns = [
             _column(field.name, field.type) for field in schema.fields if field.kind is not Kind.LIST
@@ -123,6 +133,7 @@ class Table:
         names = ", ".join(f'"{column.name}"' for column in self.columns)
         self.insert = f'INSERT INTO "{self.name}"(doc, id, {names}) VALUES (?, ?{", ?" * len(self.columns)})'
         self.select = f'SELECT "{self.name}".doc, "{self.name}".id, {names} FROM "{self.name}"'
+        self.text = TextIndex(schema) if schema.searchable else None
         #: Whether somebody watches: what changes then says how its row was and is. Set on the event loop.
         self.is_watched = False
         self._names = [column.name for column in self.columns]
@@ -130,6 +141,7 @@ class Table:
         self._decoders = [
             (place, column.decode) for place, column in enumerate(self.columns) if column.decode is not None
         ]
+        self._sealed = [(self._names.index(name), sealed) for name, sealed in self.sealed.items()]
         self._encoders = [(column.name, column.encode) for column in self.columns]
 
     # -- Declaring
@@ -142,12 +154,19 @@ class Table:
             listed = ", ".join(f'"{name}"' for name in index)
             made.append(f'CREATE INDEX "{self.name}_by_{"_and_".join(index)}" ON "{self.name}"({listed})')
         made += [child.create for child in self.lists.values()]
-        return made
+        return [*made, *(self.text.statements() if self.text else ())]
+
+    @property
+    def names(self) -> list[str]:
+        """The tables that ``statements`` makes."""
+        made = [self.name, *(child.name for child in self.lists.values())]
+        return [*made, *(self.text.names if self.text else ())]
 
     @property
     def fingerprint(self) -> str:
         """A hash of the declaration: another one means that the tables are made anew."""
-        return hashlib.sha256("\n".join(self.statements()).encode()).hexdigest()
+        declared = [*self.statements(), *([self.text.rules] if self.text else [])]
+        return hashlib.sha256("\n".join(declared).encode()).hexdigest()
 
     # -- Writing
 
@@ -170,17 +189,87 @@ class Table:
             if name in values:
                 connection.execute(f'DELETE FROM "{child.name}" WHERE doc = ?', (doc,))
                 connection.executemany(child.insert, child.rows(doc, 0, values[name]))
+                if self.text is not None and name in self.text.lists:
+                    self.text.replace_list(connection, doc, name, values[name])
+        if self.text is not None and self.text.record is not None:
+            places = self.text.record.places
+            if any(name in values for name in places):
+                self.text.replace(connection, doc, self._some(connection, doc, places))
 
     def append(self, connection: Connection, doc: int, field: str, first: int, items: Iterable[Any]) -> None:
         """Write items at the end of a list that has ``first`` items."""
-        child = self.lists[field]
+        child, items = self.lists[field], list(items)
         connection.executemany(child.insert, child.rows(doc, first, items))
+        if self.text is not None and field in self.text.lists:
+            self.text.append(connection, doc, field, first, items)
 
     def delete(self, connection: Connection, doc: int) -> None:
         """Remove a record's rows."""
         connection.execute(f'DELETE FROM "{self.name}" WHERE doc = ?', (doc,))
         for child in self.lists.values():
             connection.execute(f'DELETE FROM "{child.name}" WHERE doc = ?', (doc,))
+        if self.text is not None:
+            self.text.delete(connection, doc)
+
+    def is_indexed(self, connection: Connection) -> bool:
+        """Return whether the text index has as many rows as there are, and finds the newest; it sees no more damage."""
+        try:
+            for text in self.text.tables if self.text else ():
+                newest: tuple[int, Any] | None = None
+                if text.list_field is None:
+                    rows = self.name
+                    row = connection.execute(f"{self.select} ORDER BY doc DESC LIMIT 1").fetchone()
+                    if row is not None:
+                        newest = row[0], self._values(row)
+                else:
+                    child = self.lists[text.list_field]
+                    rows = child.name
+                    row = connection.execute(child.select_newest).fetchone()
+                    if row is not None and row[0] < 1 << ITEM_BITS:
+                        newest = row[1] << ITEM_BITS | row[0], child.value(row[2:])
+                if not text.is_whole(connection, rows, newest):
+                    return False
+        except SqlError:
+            return False
+        return True
+
+    def index_again(self, connection: Connection) -> None:
+        """Make the text index anew from the rows."""
+        if self.text is None:
+            return
+        self.text.make_anew(connection)
+        rows = connection.execute(f"{self.select} ORDER BY doc").fetchall()
+        for start in range(0, len(rows), 500):
+            some = rows[start : start + 500]
+            lists = {
+                name: self._lists(connection, self.lists[name], [row[0] for row in some])
+                for name in self.text.lists
+            }
+            self.text.insert(
+                connection,
+                [
+                    (
+                        row[0],
+                        self._values(row) | {name: found.get(row[0], []) for name, found in lists.items()},
+                    )
+                    for row in some
+                ],
+            )
+
+    # -- Sealed fields
+
+    def sealer(self, record_id: str, random: Callable[[int], bytes]) -> Seal | None:
+        """Return what seals the values of a record; None if it has no sealed fields."""
+        if not self.sealed:
+            return None
+        return lambda field, plain: self.sealed[field.name].seal(record_id, plain, random(NONCE_BYTES))
+
+    def opened(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a record's values with the sealed ones opened."""
+        if not self.sealed:
+            return values
+        opened = {name: sealed.open(values["id"], values[name]) for name, sealed in self.sealed.items()}
+        return {**values, **opened}
 
     # -- Reading
 
@@ -228,12 +317,28 @@ class Table:
 
     def record(self, row: Sequence[Any], lists: Mapping[str, list[Any]]) -> Record:
         """Return the record of a row of ``select`` and of its lists; lazy ones that are not given are not loaded."""
+        fields: dict[str, Any] = {**self.schema.lazy, **self._values(row), **lists}
+        return self.schema.record(**fields)
+
+    def _values(self, row: Sequence[Any]) -> dict[str, Any]:
+        """Return the values of a row of ``select`` by name, without lists."""
         held = list(row[2:])
         for place, decode in self._decoders:
             if held[place] is not None:
                 held[place] = decode(held[place])
-        fields: dict[str, Any] = {**self.schema.lazy, **dict(zip(self._names, held, strict=True)), **lists}
-        return self.schema.record(id=row[1], **fields)
+        for place, sealed in self._sealed:
+            held[place] = sealed.open(row[1], held[place])
+        return {"id": row[1], **dict(zip(self._names, held, strict=True))}
+
+    def _some(self, connection: Connection, doc: int, names: Sequence[str]) -> dict[str, Any]:
+        """Return some values of a document's row."""
+        listed = ", ".join(f'"{name}"' for name in names)
+        row = connection.execute(f'SELECT {listed} FROM "{self.name}" WHERE doc = ?', (doc,)).fetchone()
+        decoders = [None if name == "id" else self.by_name[name].decode for name in names]
+        return {
+            name: value if decode is None or value is None else decode(value)
+            for name, value, decode in zip(names, row, decoders, strict=True)
+        }
 
     @staticmethod
     def _lists(connection: Connection, child: ListTable, docs: Sequence[int]) -> dict[int, list[Any]]:

@@ -18,13 +18,14 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from client_sdk.commit import Committed
 from client_sdk.conditions import Undecided
 from client_sdk.database import Connection
+from client_sdk.listeners import NOTHING, Calling, Held, Listener, Waiting
 from client_sdk.materialize import Change
 from client_sdk.rows import Table
 from client_sdk.views import View
@@ -33,9 +34,7 @@ __all__ = ["CallbackSubscription", "LiveCounts", "Watches"]
 
 T = TypeVar("T")
 
-log = logging.getLogger("client_sdk.watch")
-
-_NOTHING: Any = object()
+log = logging.getLogger(__name__)
 
 
 class LiveCounts(msgspec.Struct):
@@ -55,7 +54,7 @@ class Watches:
     ) -> None:
         self.counts = LiveCounts()
         self._read = read
-        self._tables = tables
+        self.tables = tables
         self._lives: dict[Any, _Live] = {}
         self._index: dict[str, _Index] = {}
         self._due: dict[_Live, None] = {}  # in the order in which their results changed
@@ -67,17 +66,18 @@ class Watches:
 
     async def watch(self, view: View[T]) -> AsyncGenerator[T, None]:
         """Yield a view's result, now and each time that it changes. Ends when the client closes."""
-        waiting: _Waiting[T] = _Waiting()
+        waiting: Waiting[T] = Waiting()
         live = self._join(view, waiting)
+        waiting.current = lambda: live.view.result() if live.is_read else NOTHING
         try:
-            while (result := await waiting.next()) is not _NOTHING:
+            while (result := await waiting.next()) is not NOTHING:
                 yield result
         finally:
             self._leave(live, waiting)
 
     def subscribe(self, view: View[T], callback: Callable[[T], Any]) -> CallbackSubscription:
         """Call back with a view's result, now and each time that it changes; may be a coroutine function."""
-        calling = _Calling(callback, self._spawn)
+        calling = Calling(callback, self.spawn)
         live = self._join(view, calling)
 
         def close() -> None:
@@ -85,6 +85,14 @@ class Watches:
             self._leave(live, calling)
 
         return CallbackSubscription(close)
+
+    def hold(self, view: View[T], dropped: Callable[[], None]) -> Held[T]:
+        """Keep a view true with nobody watching; ``dropped`` is called when a commit cannot be patched into it."""
+        held: Held[T] = Held(dropped)
+        live = self._join(view, held)
+        held.leave = lambda: self._leave(live, held)
+        held.current = live.view.result
+        return held
 
     async def close(self) -> None:
         """End every watcher."""
@@ -101,7 +109,12 @@ class Watches:
     # -- What became true
 
     def committed(self, committed: Committed) -> None:
-        """Show each live query the changes that can matter to it."""
+        """Show each live query the changes that can matter to it; of other instances' it reads what they made."""
+        if committed.is_foreign:
+            for name in committed.collections & self._index.keys():
+                for live in list(self._index[name].lives):
+                    self._take(live, committed.commits, None)
+            return
         touched: dict[_Live, list[Change]] = {}
         for change in committed.changes:
             index = self._index.get(change.collection)
@@ -109,18 +122,22 @@ class Watches:
                 for live in index.candidates(change):
                     touched.setdefault(live, []).append(change)
         for live, changes in touched.items():
-            self._take(live, committed.version, changes)
+            self._take(live, committed.commits, changes)
 
-    def _take(self, live: _Live, version: int, changes: list[Change]) -> None:
+    def _take(self, live: _Live, version: int, changes: list[Change] | None) -> None:
         if live.is_reading:
             live.waiting.append((version, changes))
             return
         if version <= live.version:
             return  # the read that it comes from has seen it
         try:
-            is_changed = live.view.patch(changes)
+            is_changed = _patched(live.view, changes)
         except Undecided:
-            self._start_reading(live)
+            if all(isinstance(listener, Held) for listener in live.listeners):
+                for listener in list(live.listeners):
+                    listener.fail(Undecided())
+            else:
+                self._start_reading(live)
             return
         self.counts.patched += 1
         live.version = version
@@ -131,7 +148,9 @@ class Watches:
 
     def _start_reading(self, live: _Live) -> None:
         live.is_reading = True
-        self._spawn(self._read_view(live))
+        for listener in live.listeners:
+            listener.wait()
+        self.spawn(self._read_view(live))
 
     async def _read_view(self, live: _Live) -> None:
         def work(connection: Connection) -> tuple[int, Any]:
@@ -146,7 +165,7 @@ class Watches:
                 waiting, live.waiting = live.waiting, []
                 for version, changes in waiting:
                     if version > live.version:
-                        live.view.patch(changes)
+                        _patched(live.view, changes)
                         live.version = version
             except Undecided:
                 continue
@@ -158,6 +177,9 @@ class Watches:
                 self._tell(live)
             break
         live.is_reading = False
+        if live.is_read:
+            for listener in live.listeners:
+                listener.ready()
 
     # -- Telling
 
@@ -176,7 +198,7 @@ class Watches:
 
     # -- Who watches
 
-    def _join(self, view: View[Any], listener: _Listener) -> _Live:
+    def _join(self, view: View[Any], listener: Listener) -> _Live:
         live = self._lives.get(view.key)
         if self._is_closed:
             listener.close()
@@ -185,20 +207,21 @@ class Watches:
             live = self._lives[view.key] = _Live(view)
             for name in view.tables:
                 self._index.setdefault(name, _Index()).add(live)
-                if name in self._tables:
-                    self._tables[name].is_watched = True
+                if name in self.tables:
+                    self.tables[name].is_watched = True
         live.listeners[listener] = None
+        self.counts.open += not isinstance(listener, Held)
         if live.is_read:
+            listener.ready()
             listener.offer(live.view.result())
         elif not live.is_reading:
             self._start_reading(live)
-        self.counts.open += 1
         return live
 
-    def _leave(self, live: _Live, listener: _Listener) -> None:
-        if live.listeners.pop(listener, _NOTHING) is _NOTHING:
+    def _leave(self, live: _Live, listener: Listener) -> None:
+        if live.listeners.pop(listener, NOTHING) is NOTHING:
             return
-        self.counts.open -= 1
+        self.counts.open -= not isinstance(listener, Held)
         if live.listeners:
             return
         del self._lives[live.view.key]
@@ -207,14 +230,22 @@ class Watches:
             index.remove(live)
             if not index.lives:
                 del self._index[name]
-                if name in self._tables:
-                    self._tables[name].is_watched = False
+                if name in self.tables:
+                    self.tables[name].is_watched = False
 
-    def _spawn(self, work: Any) -> asyncio.Task[None]:
+    def spawn(self, work: Any) -> asyncio.Task[None]:
+        """Run a coroutine in the background, outside of any transaction; it ends with the client."""
         task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _patched(view: View[Any], changes: list[Change] | None) -> bool:
+    """Take changes, None: of whatever kind, and return whether the result changed. Raises `Undecided`."""
+    if changes is None:
+        raise Undecided
+    return view.patch(changes)
 
 
 class CallbackSubscription:
@@ -235,9 +266,9 @@ class _Live:
         self.view = view
         self.version = -1
         self.is_reading = False
-        self.waiting: list[tuple[int, list[Change]]] = []  # while it is being read
-        self.listeners: dict[_Listener, None] = {}
-        self._told: Any = _NOTHING
+        self.waiting: list[tuple[int, list[Change] | None]] = []  # while it is being read
+        self.listeners: dict[Listener, None] = {}
+        self._told: Any = NOTHING
 
     @property
     def is_read(self) -> bool:
@@ -247,7 +278,7 @@ class _Live:
     def tell(self) -> bool:
         """Offer the result to everyone, unless it is what they were offered last; return whether it was offered."""
         result = self.view.result()
-        if self._told is not _NOTHING and result == self._told:
+        if self._told is not NOTHING and result == self._told:
             return False
         self._told = result
         for listener in list(self.listeners):
@@ -306,104 +337,3 @@ class _Index:
             for row in rows:
                 found.update(by_value.get(row[place], {}))
         return found
-
-
-class _Listener:
-    """Somebody who hears of results."""
-
-    def offer(self, result: Any) -> None:
-        """Take a result; one that was not looked at yet is forgotten."""
-        raise NotImplementedError
-
-    def fail(self, error: Exception) -> None:
-        """Hear that there is no result."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Hear that nothing more comes."""
-        raise NotImplementedError
-
-
-class _Waiting(_Listener, Generic[T]):
-    """One who waits for the next result."""
-
-    def __init__(self) -> None:
-        self._latest: T | Any = _NOTHING
-        self._error: Exception | None = None
-        self._is_closed = False
-        self._news = asyncio.Event()
-
-    async def next(self) -> T | Any:
-        """Return the next result, `_NOTHING` when nothing more comes; raise what went wrong."""
-        await self._news.wait()
-        if self._is_closed:
-            return _NOTHING
-        self._news.clear()
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-        latest, self._latest = self._latest, _NOTHING
-        return latest
-
-    def offer(self, result: Any) -> None:
-        self._latest = result
-        self._news.set()
-
-    def fail(self, error: Exception) -> None:
-        self._error = error
-        self._news.set()
-
-    def close(self) -> None:
-        self._is_closed = True
-        self._news.set()
-
-
-class _Calling(_Listener):
-    """One who is called back; a coroutine function one call at a time."""
-
-    def __init__(
-        self, callback: Callable[[Any], Any], spawn: Callable[[Awaitable[None]], asyncio.Task[None]]
-    ) -> None:
-        self._callback = callback
-        self._spawn = spawn
-        self._latest: Any = _NOTHING
-        self._task: asyncio.Task[None] | None = None
-        self._is_closed = False
-
-    def offer(self, result: Any) -> None:
-        if self._is_closed:
-            return
-        if self._task is not None:
-            self._latest = result
-            return
-        answer = self._call(result)
-        if asyncio.iscoroutine(answer):
-            self._task = self._spawn(self._follow(answer))
-
-    def _call(self, result: Any) -> Any:
-        try:
-            return self._callback(result)
-        except Exception:
-            log.exception("a subscriber's callback failed; it is called again at the next change")
-
-    async def _follow(self, answer: Any) -> None:
-        while True:
-            try:
-                await answer
-            except Exception:
-                log.exception("a subscriber's callback failed; it is called again at the next change")
-            if self._latest is _NOTHING or self._is_closed:
-                break
-            latest, self._latest = self._latest, _NOTHING
-            answer = self._call(latest)
-            if not asyncio.iscoroutine(answer):
-                break
-        self._task = None
-
-    def fail(self, error: Exception) -> None:
-        log.error("a live query could not be read; its subscriber waits for the next change", exc_info=error)
-
-    def close(self) -> None:
-        self._is_closed = True
-        if self._task is not None:
-            self._task.cancel()

@@ -20,6 +20,7 @@ from client_sdk.hub.records import Conversation, Message, Persona, Workflow
 from client_sdk.materialize import Change
 from client_sdk.query import Query
 from client_sdk.rows import ListTable, Table
+from client_sdk.search import MARKS, Mode, Scope, Search
 from crdt.changes import Increment, InsertItems, Operation, SetRegister
 from crdt.ids import record_id
 from crdt.records import create, encode_items, operations
@@ -114,6 +115,7 @@ class HubCollection(Collection[R]):
             reading=1,
             now=NEVER,
             is_chosen=bool(record.id),
+            seal=self._table.sealer(record.id, bytes),  # zeros for chance: what it makes is thrown away
         )
 
     def _insert(self, corridor: Corridor, records: Sequence[R]) -> list[R]:
@@ -255,6 +257,23 @@ class Conversations(HubCollection[Conversation]):
         sql = f'SELECT ({last}) FROM "{self._table.name}" d WHERE d.id = ?'
         rows = await self._writer.read(lambda c: c.execute(sql, (conversation,)).fetchall(), brief=True)
         return 0 if not rows or rows[0][0] is None else int(rows[0][0]) + 1
+
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int = 50,
+        mode: Mode = "hybrid",
+        scope: Scope = "device",
+        marks: tuple[str, str] = MARKS,
+        around: int = 1,
+        **equal: Any,
+    ) -> Search[Conversation]:
+        """Search as `Collection.search`. A hit in a message has that, and ``around`` messages on each side of it."""
+        plan = self._query().where(**equal).plan
+        return Search(
+            self._source, plan, text, limit=limit, mode=mode, scope=scope, marks=marks, around=around
+        )
 
     @property
     def _messages_table(self) -> ListTable:

@@ -21,6 +21,7 @@ from client_sdk.client import open as open_client
 from client_sdk.hub.collections import Conversations, HubCollection, Personas, Workflows
 from client_sdk.hub.memories import Memories
 from client_sdk.hub.records import Conversation, Memory, Persona, Relation, Workflow
+from client_sdk.search import MARKS, Merged, Mode, Scope
 from crdt.schema import Record
 
 if TYPE_CHECKING:
@@ -50,10 +51,14 @@ class Hub:
         key: KeySource = None,
         config: Config | None = None,
         sources: Sources = SYSTEM,
+        multi_instance: bool = False,
     ) -> HubOpening:
         """Open the Hub's file at ``path``, or make it. Options and errors are those of `client_sdk.open`."""
         records: tuple[type[Record], ...] = (Persona, Memory, Relation, Conversation, Workflow)
-        return HubOpening(open_client(path, records=records, key=key, config=config, sources=sources))
+        opening = open_client(
+            path, records=records, key=key, config=config, sources=sources, multi_instance=multi_instance
+        )
+        return HubOpening(opening)
 
     @property
     def collections(self) -> dict[str, HubCollection[Any]]:
@@ -75,6 +80,27 @@ class Hub:
             "conversations": self.conversations,
             "workflows": self.workflows,
         }
+
+    def search(
+        self,
+        text: str,
+        *,
+        persona_id: str | None = None,
+        limit: int = 50,
+        mode: Mode = "hybrid",
+        scope: Scope = "device",
+        marks: tuple[str, str] = MARKS,
+    ) -> Merged:
+        """Search memories and conversations (of one persona, or of all), best first: await it, or ``watch`` it.
+
+        Raises as `Query.search`.
+        """
+        equal = {} if persona_id is None else {"persona_id": persona_id}
+        searched: tuple[HubCollection[Any], ...] = (self.memories, self.conversations)
+        searches = [
+            one.search(text, limit=limit, mode=mode, scope=scope, marks=marks, **equal) for one in searched
+        ]
+        return Merged(searches, limit=limit)
 
     async def close(self) -> None:
         """End the sync and close the file. A second call does nothing."""

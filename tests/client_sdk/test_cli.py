@@ -25,6 +25,7 @@ from client_sdk.hub import sample_path
 __all__: list[str] = []
 
 DATA = Path(__file__).parent / "data"
+NOW = "2026-11-24T09:00:00Z"
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing of ours listens there
 
 Pjais = Callable[..., Result]
@@ -102,7 +103,7 @@ def test_the_version_is_the_packages() -> None:
     assert version("pjais-sync") in CliRunner().invoke(main, ["--version"]).stdout
 
 
-@pytest.mark.parametrize("name", ["search", "backup", "restore", "doctor"])
+@pytest.mark.parametrize("name", ["backup", "restore", "doctor"])
 def test_a_command_that_is_not_built_yet_says_so_with_exit_code_2(pjais: Pjais, name: str) -> None:
     assert error(pjais(name, "--json", "anything", "--at-all"), exit_code=2)["code"] == "not_available"
     told = pjais(name)
@@ -254,6 +255,17 @@ def test_an_export_goes_to_a_file_or_to_standard_output(made: Pjais, home: Path)
     assert made("export", str(home / "absent" / "out.json")).exit_code == 1
 
 
+def test_an_export_has_secrets_only_when_it_is_asked_for_them(made: Pjais, home: Path) -> None:
+    persona = {"id": "w", "createdAt": NOW, "updatedAt": NOW, "name": "Wren", "apiKeys": {"models": "sk-1"}}
+    offered = {"format": "pjais-export", "version": 1, "collections": {"personas": [persona]}}
+    (home / "in.json").write_text(json.dumps(offered))
+    assert made("import", str(home / "in.json")).exit_code == 0
+    assert "sk-1" not in made("export").stdout
+    assert '"apiKeys":{"models":"sk-1"}' in made("export", "--with-secrets").stdout
+    assert made("export", str(home / "out.json"), "--with-secrets").exit_code == 0
+    assert "sk-1" in (home / "out.json").read_text()
+
+
 # --------------------------------------------------------------------------------------------------------- servers
 
 
@@ -334,3 +346,37 @@ def test_help_needs_neither_a_server_nor_a_database() -> None:
         check=True,
     )
     assert loaded.stdout.strip() == b"[]"
+
+
+# ---------------------------------------------------------------------------------------------------------- search
+
+
+def test_search_answers_with_lines_and_with_json(made: Pjais) -> None:
+    assert made("import", str(sample_path())).exit_code == 0
+    told = made("search", "clay", "--limit", "3")
+    assert told.exit_code == 0
+    assert told.stdout.count("\n") == 3
+    assert "**clay**" in told.stdout
+    found = answer(made("search", "--json", "clay"))
+    assert found["text"] == "clay"
+    kinds = {hit["collection"] for hit in found["hits"]}
+    assert kinds == {"memories", "conversations"}
+    for hit in found["hits"]:
+        assert hit["found_by"] == ["text"]
+        assert ("record" in hit) == (hit["collection"] == "memories")
+        assert ("message" in hit) == ("position" in hit)
+
+
+def test_search_is_narrowed_by_collection_and_persona(made: Pjais) -> None:
+    assert made("import", str(sample_path())).exit_code == 0
+    hits = answer(made("search", "--json", "clay", "--type", "memories", "--persona", "Hester"))["hits"]
+    assert hits
+    assert {hit["collection"] for hit in hits} == {"memories"}
+    assert len({hit["record"]["personaId"] for hit in hits}) == 1
+    assert error(made("search", "--json", "clay", "--persona", "Nobody"))["code"] == "no_such_persona"
+    assert made("search", "clay", "--type", "personas", "--persona", "Hester").exit_code == 2
+    assert made("search", "--json", "clay", "--type", "dreams").exit_code == 2
+    assert answer(made("search", "--json", "unheardof")) == {"text": "unheardof", "hits": []}
+    nothing = made("search", "unheardof")
+    assert (nothing.exit_code, nothing.stdout) == (0, "")
+    assert "nothing found" in nothing.stderr

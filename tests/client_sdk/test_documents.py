@@ -79,20 +79,6 @@ async def test_a_tip_that_did_not_commit_is_forgotten(path: Path) -> None:
         await check_laws(client)
 
 
-async def test_a_file_from_before_tips_gets_them(path: Path) -> None:
-    async with open_device(path) as client:
-        note = await client.collection(Note).insert(Note(title="a", scores=list(range(1_000))))
-        await client._writer.database.write(
-            lambda connection: [
-                connection.execute(sql) for sql in ("DROP TABLE pjais_tips", "PRAGMA user_version = 2")
-            ]
-        )
-    async with open_device(path, seed=2) as client:
-        await client.collection(Note).append(note.id, scores=[1])
-        assert len(await client.sql("SELECT doc FROM pjais_tips")) == 1
-        await check_laws(client)
-
-
 async def test_a_short_document_has_no_tip(path: Path) -> None:
     await written(path, scores=list(range(100)))
     async with open_device(path, seed=2) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from client_sdk.errors import NotAvailable, RecordNotFound
+from client_sdk.errors import RecordNotFound
 from client_sdk.hub import Conversation, Hub, Memory, Message, Persona, Workflow, sample_path
 from client_sdk.transfer import import_file
-from crdt.errors import NotAvailable as KernelNotAvailable
 from crdt.errors import ValidationError
 from crdt.fields import Kind
 from crdt.schema import schema_of
@@ -112,9 +112,16 @@ async def test_a_record_at_its_bounds_is_kept_as_it_is(hub: Hub) -> None:
     assert (memory.memory_tier, memory.connection_count) == ("hot", 0)
 
 
-async def test_a_sealed_field_says_that_it_is_not_there_yet(hub: Hub) -> None:
-    with pytest.raises((NotAvailable, KernelNotAvailable), match="api_keys"):
-        await hub.personas.insert(Persona(name="Wren", api_keys={"models": "secret"}))
+async def test_a_persona_keeps_its_secrets(hub: Hub) -> None:
+    persona = await hub.personas.insert(Persona(name="Wren", private_memory={"mood": ["shy", 1]}))
+    persona = await hub.personas.update(persona.id, api_keys={"models": "sk-1"})
+    persona = await hub.personas.increment_usage(persona.id)
+    assert persona == await hub.personas.get(persona.id)
+    assert (persona.private_memory, persona.api_keys) == ({"mood": ["shy", 1]}, {"models": "sk-1"})
+    (row,) = await hub.client.sql("SELECT api_keys FROM personas")
+    assert b"sk-1" not in row["api_keys"]
+    with pytest.raises(ValidationError, match=r"Persona\.api_keys\[\.\.\.\]: got int"):
+        await hub.personas.update(persona.id, api_keys={"models": 5})
 
 
 def test_a_persona_needs_a_name_and_a_workflow_a_definition() -> None:
@@ -283,3 +290,66 @@ async def test_the_sample_is_a_hub_of_a_size_that_shows_something(hub: Hub) -> N
     assert imported.added["memories"] >= 60
     assert imported.added["conversations"] >= 6
     assert imported.messages >= 300
+
+
+# ------------------------------------------------------------------------------------------ several at once
+
+
+async def test_a_hub_that_several_have_open_is_one_hub(path: Path, key: bytes) -> None:
+    async with Hub.open(path, key=key, multi_instance=True) as one:
+        async with Hub.open(path, key=key, multi_instance=True) as other:
+            wren = await one.personas.insert(Persona(name="Wren"))
+            await other.personas.increment_usage(wren.id)
+            await one.personas.increment_usage(wren.id)
+            found = await other.personas.get(wren.id)
+            assert found is not None
+            assert found.usage_count == 2
+
+
+# ---------------------------------------------------------------------------------------------------------- search
+
+
+async def test_a_message_is_found_with_the_turns_around_it(hub: Hub) -> None:
+    said = [Message(role="user", content=f"turn {word}") for word in ("zero", "one", "two", "three", "four")]
+    await hub.conversations.insert(Conversation(summary="counting", messages=said))
+    (hit,) = await hub.conversations.search("two")
+    assert hit.message is not None
+    assert (hit.message.content, hit.position) == ("turn two", 2)
+    assert [turn.content for turn in hit.around] == ["turn one", "turn three"]
+    (hit,) = await hub.conversations.search("zero", around=2)
+    assert (hit.before, [turn.content for turn in hit.after]) == ((), ["turn one", "turn two"])
+    (hit,) = await hub.conversations.search("counting")
+    assert (hit.message, hit.around) == (None, ())
+
+
+async def test_memories_and_conversations_are_searched_as_one(hub: Hub) -> None:
+    wren = await hub.personas.insert(Persona(name="Wren"))
+    await hub.memories.insert(Memory(type="event", name="tea in the garden", persona_id=wren.id))
+    await hub.memories.insert(Memory(type="event", name="tea at sea"))
+    await hub.conversations.insert(
+        Conversation(messages=[Message(role="user", content="more tea?")], persona_id=wren.id)
+    )
+    assert {type(hit.record) for hit in await hub.search("tea")} == {Memory, Conversation}
+    assert len(await hub.search("tea")) == 3
+    assert len(await hub.search("tea", persona_id=wren.id)) == 2
+    assert len(await hub.search("tea", limit=1)) == 1
+    (hit,) = await hub.search(
+        "garden tea"
+    )  # one memory has both, and so no conversation with one of them is shown
+    assert hit.record.name == "tea in the garden"
+
+
+async def test_a_watched_search_of_both_is_told_of_either(hub: Hub) -> None:
+    async with contextlib.aclosing(hub.search("tea").watch()) as results:
+        assert await anext(results) == []
+        await hub.memories.insert(Memory(type="event", name="tea"))
+        assert len(await anext(results)) == 1
+        await hub.conversations.insert(Conversation(summary="tea"))
+        assert len(await anext(results)) == 2
+
+
+async def test_personas_and_workflows_are_searched(hub: Hub) -> None:
+    await hub.personas.insert(Persona(name="Wren", description="keeps bees"))
+    await hub.workflows.insert(Workflow(name="Harvest honey", definition={}))
+    assert [hit.record.name for hit in await hub.personas.search("bee")] == ["Wren"]
+    assert [hit.record.name for hit in await hub.workflows.search("honey")] == ["Harvest honey"]

@@ -25,6 +25,7 @@ from client_sdk.transfer import (
 )
 from client_sdk.transfer.locomo import session_time
 from client_sdk.transfer.source import derived_id, shortened
+from crdt.fields import SealedValue
 
 __all__: list[str] = []
 
@@ -195,6 +196,27 @@ def test_a_sealed_field_is_not_in_a_line() -> None:
     line = encode_record("personas", Persona(name="Wren", api_keys={"models": "secret"}))
     assert b"secret" not in line
     assert b"apiKeys" not in line
+
+
+async def test_secrets_leave_and_come_only_when_asked_for(hub: Hub, tmp_path: Path) -> None:
+    await hub.personas.insert(Persona(id="wren", name="Wren", api_keys={"models": "sk-1"}))
+    await export_to_file(hub, tmp_path / "plain.json", now=NOW)
+    assert b"sk-1" not in (tmp_path / "plain.json").read_bytes()
+    await export_to_file(hub, tmp_path / "secrets.json", now=NOW, include_sealed=True)
+    for name, secrets in (("plain", None), ("secrets", {"models": "sk-1"})):
+        async with Hub.open(tmp_path / f"{name}.db", key=bytes(32)) as other:
+            await import_file(other, tmp_path / f"{name}.json")
+            persona = await other.personas.get("wren")
+            assert persona is not None
+            assert persona.api_keys == secrets
+
+
+def test_a_value_that_cannot_be_opened_is_not_exported() -> None:
+    persona = Persona(name="Wren")
+    persona.api_keys = SealedValue("why", b"bytes")  # type: ignore[assignment]
+    line = encode_record("personas", persona, include_sealed=True)
+    assert b"apiKeys" not in line
+    assert b'"privateMemory":null' in line
 
 
 # ------------------------------------------------------------------------------------------------------- ChatGPT
@@ -416,7 +438,7 @@ SESSION = {
         ),
         (hub_file(memories=[GOOD, {**GOOD, "id": "x", "content": {"n": 2**70}}]), "memories[1]", "64 bits"),
         (hub_file(memories=[GOOD, {**GOOD, "id": "x" * 201}]), "memories[1]", "200 bytes"),
-        (hub_file(personas=[{"id": "p", "name": "P", "apiKeys": {"a": "b"}}]), "personas[0]", "apiKeys"),
+        (hub_file(personas=[{"id": "p", "name": "P", "apiKeys": {"a": 5}}]), "personas[0]", "apiKeys"),
         (
             hub_file(conversations=[{"id": "c", "messages": [{"id": "m", "role": "tool", "content": ""}]}]),
             "conversations[0]",

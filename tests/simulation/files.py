@@ -129,6 +129,7 @@ class _Wired:
         self._wire = wire
         self.set_progress_handler: Callable[..., None] = raw.set_progress_handler
         self.set_authorizer: Callable[..., None] = raw.set_authorizer
+        self.create_function: Callable[..., None] = raw.create_function
         self.interrupt: Callable[[], None] = raw.interrupt
         self.close: Callable[[], None] = raw.close
 
