@@ -104,6 +104,13 @@ class ListTable:
             held = [getattr(item, column.name) for column in self.columns] if self.item else [item]
             yield (doc, position, *_encoded(self.columns, held))
 
+    def page(self, connection: Connection, doc: int, first: int, last: int) -> list[Any]:
+        """Return the items of a document from place ``first`` to ``last``, those that there are."""
+        rows = connection.execute(
+            f"{self.select} WHERE doc = ? AND position BETWEEN ? AND ? ORDER BY position", (doc, first, last)
+        )
+        return [self.value(row[1:]) for row in rows]
+
     def value(self, row: Sequence[Any]) -> Any:
         """Return the item of a row's columns."""
         held = [

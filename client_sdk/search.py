@@ -158,7 +158,7 @@ class Search(Asked[R]):
             return []
         found = self._find(connection, self._typed.all if is_all else self._typed.any)
         records = self._records(connection, sorted({one[2] for one in found}))
-        return [self._hit(one, records[one[2]]) for one in found]
+        return [self._hit(connection, one, records[one[2]]) for one in found]
 
     def _find(self, connection: Connection, expression: str) -> list[Found]:
         where, parameters = self._plan.where()
@@ -191,8 +191,8 @@ class Search(Asked[R]):
             records |= zip((row[0] for row in rows), self._plan.records(connection, rows), strict=True)
         return records
 
-    def _hit(self, found: Found, record: R) -> Hit[R]:
-        rank, _, _, position, table = found
+    def _hit(self, connection: Connection, found: Found, record: R) -> Hit[R]:
+        rank, _, doc, position, table = found
         if table.list_field is None or position is None:
             return Hit(
                 record=record,
@@ -200,17 +200,21 @@ class Search(Asked[R]):
                 snippet=self._snippets.of(table.held(record)),
                 found_by=frozenset({"text"}),
             )
-        items = getattr(record, table.list_field)
+        first = max(0, position - self._around)
+        # Read here, and not from the record: a long list is not loaded for one of its items.
+        child = self._plan.table.lists[table.list_field]
+        items = child.page(connection, doc, first, position + self._around)
+        place = position - first
         return Hit(
             record=record,
             score=-rank,
-            snippet=self._snippets.of(table.held(items[position])),
+            snippet=self._snippets.of(table.held(items[place])),
             found_by=frozenset({"text"}),
             field=table.list_field,
-            item=items[position],
+            item=items[place],
             position=position,
-            before=tuple(items[max(0, position - self._around) : position]),
-            after=tuple(items[position + 1 : position + 1 + self._around]),
+            before=tuple(items[:place]),
+            after=tuple(items[place + 1 :]),
         )
 
 
