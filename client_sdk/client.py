@@ -24,7 +24,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from client_sdk.advisor import Advisor
-from client_sdk.cache import ResultCache
 from client_sdk.collection import Collection
 from client_sdk.commit import Corridor, Sources
 from client_sdk.config import Config
@@ -78,9 +77,6 @@ class Client(Observing):
         self._account = account
         self._sources = sources
         self._workload = Workload(writer.database, self._watches.spawn)
-        self._cache = ResultCache(
-            self._watches, bytes_max=writer.database.config.result_cache_bytes, now=time.monotonic
-        )
         self._reading = Reading(writer, self._watches, self._workload, self._cache)
         self.advisor = Advisor(writer.database, self._workload, self._watches.tables)
         if writer.database.config.advisor == "automatic":

@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from client_sdk.cache import CacheCounts
 from client_sdk.database import Connection, Database
 from client_sdk.database.observed import Observed
 from client_sdk.histogram import Histogram
@@ -26,6 +27,7 @@ from client_sdk.sync.status import State, Status
 from client_sdk.watch import LiveCounts
 
 __all__ = [
+    "CacheMetrics",
     "CollectionMetrics",
     "Gauges",
     "LiveMetrics",
@@ -93,6 +95,18 @@ class StorageMetrics(msgspec.Struct, frozen=True, rename="camel"):
     disk_free_bytes: int
 
 
+class CacheMetrics(msgspec.Struct, frozen=True, rename="camel"):
+    """How often a kept result was there (`Query.cached`) and was not, how many a commit threw away; what is
+    kept now.
+    """
+
+    hits: int
+    misses: int
+    dropped: int
+    results: int
+    bytes: int
+
+
 class Metrics(msgspec.Struct, frozen=True, rename="camel"):
     """One look at everything; `msgspec.json.encode` makes JSON of it. ``memory_bytes`` are the whole process's, None
     where the system does not say.
@@ -103,6 +117,7 @@ class Metrics(msgspec.Struct, frozen=True, rename="camel"):
     writes: Operations
     transactions: Operations
     live: LiveMetrics
+    cache: CacheMetrics
     sync: SyncMetrics
     collections: dict[str, CollectionMetrics]
     storage: StorageMetrics
@@ -132,7 +147,13 @@ class Gauges:
             self._errors[what] += failed
 
     async def snapshot(
-        self, database: Database, *, status: Status, live: LiveCounts, sizes_age_max: float
+        self,
+        database: Database,
+        *,
+        status: Status,
+        live: LiveCounts,
+        cache: CacheCounts,
+        sizes_age_max: float,
     ) -> Metrics:
         """Look at everything. What takes up room may be as old as ``sizes_age_max`` seconds."""
         now = self._clock()
@@ -162,6 +183,7 @@ class Gauges:
             writes=self._operations("write"),
             transactions=self._operations("transaction"),
             live=LiveMetrics(live.open, live.patched, live.read, live.told),
+            cache=CacheMetrics(cache.hits, cache.misses, cache.dropped, cache.results, cache.bytes),
             sync=SyncMetrics(status.state, status.pending, cursor, max(status.head, cursor), status.verified),
             collections={name: _collection(count, held.collections[name]) for name, count in records.items()},
             storage=StorageMetrics(

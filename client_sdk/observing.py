@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
+from client_sdk.cache import ResultCache
 from client_sdk.events import Event, Events, Feed, Kind, Missed
 from client_sdk.metrics import Gauges, Metrics
 from client_sdk.rows import Table
@@ -28,6 +30,9 @@ class Observing:
     def __init__(self, writer: Writer, tables: Mapping[str, Table]) -> None:
         self._writer = writer
         self._watches = Watches(functools.partial(writer.database.read, brief=True), tables)
+        self._cache = ResultCache(
+            self._watches, bytes_max=writer.database.config.result_cache_bytes, now=time.monotonic
+        )
         self._feed = Feed(tables)
         self._gauges = Gauges(tables)
         writer.listeners.append(self._feed.committed)
@@ -74,6 +79,7 @@ class Observing:
             self._writer.database,
             status=self.status,
             live=self._watches.counts,
+            cache=self._cache.counts,
             sizes_age_max=sizes_age_max,
         )
 

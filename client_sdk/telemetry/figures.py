@@ -44,6 +44,10 @@ FIGURES: Final = (
         "Latency by quantile since the opening, 1 the longest",
     ),
     Figure("pjais_live_queries", "gauge", "", "Live queries that are open"),
+    Figure(
+        "pjais_cache_answers", "counter", "", "Queries that a kept result answered, and that were read for it"
+    ),
+    Figure("pjais_cache_bytes", "gauge", "bytes", "Kept results, as JSON"),
     Figure("pjais_live_updates", "counter", "", "How often live queries were patched, read again, and told"),
     Figure("pjais_sync_state", "gauge", "", "1 for the state that the sync is in"),
     Figure("pjais_sync_pending", "gauge", "", "Updates that the server has not acknowledged"),
@@ -75,6 +79,7 @@ def values(metrics: Metrics) -> dict[str, list[Value]]:
         )
     ]
     live, sync, storage = metrics.live, metrics.sync, metrics.storage
+    answers = {"kept": metrics.cache.hits, "read": metrics.cache.misses}
     updates = {"patched": live.patched, "read": live.read, "told": live.told}
     files = {"file": storage.file_bytes, "wal": storage.wal_bytes, "free": storage.free_bytes}
     memory = {"now": metrics.memory_bytes, "peak": metrics.memory_peak_bytes}
@@ -84,6 +89,8 @@ def values(metrics: Metrics) -> dict[str, list[Value]]:
         "pjais_call_seconds": [Value({"call": name}, one.total_ms / 1_000) for name, one in calls.items()],
         "pjais_call_latency_seconds": quantiles,
         "pjais_live_queries": [Value({}, live.open)],
+        "pjais_cache_answers": [Value({"how": how}, count) for how, count in answers.items()],
+        "pjais_cache_bytes": [Value({}, metrics.cache.bytes)],
         "pjais_live_updates": [Value({"how": how}, count) for how, count in updates.items()],
         "pjais_sync_state": [
             Value({"state": state}, state == sync.state)
