@@ -13,7 +13,8 @@ from client_sdk.query import Query
 from client_sdk.search import Hit, Search
 from client_sdk.sync.status import Status
 from crdt.errors import SchemaError, ValidationError
-from crdt.fields import Counter, Item, Sealed, Text
+from crdt.fields import Counter, Item, Sealed, SealedValue, Text
+from crdt.lazy import NotLoaded
 from crdt.schema import Record
 
 __all__ = [
@@ -24,11 +25,13 @@ __all__ = [
     "Hit",
     "Item",
     "KeyFile",
+    "NotLoaded",
     "OsKeyring",
     "Query",
     "Record",
     "SchemaError",
     "Sealed",
+    "SealedValue",
     "Search",
     "Status",
     "Text",

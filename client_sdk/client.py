@@ -35,7 +35,9 @@ from client_sdk.errors import ClientError, ClosedClient, QueryError
 from client_sdk.keys import KeySource, resolve_key
 from client_sdk.migrate import prepare, rebuild
 from client_sdk.reading import Reading
+from client_sdk.reseal import reseal
 from client_sdk.rows import Table
+from client_sdk.seal import Seals, load_keys
 from client_sdk.sql import SqlRow, run_sql, tables_read
 from client_sdk.sync.account import Account
 from client_sdk.sync.replica import Replica
@@ -299,7 +301,8 @@ async def _open(
     sources: Sources,
     connect: Connect,
 ) -> Client:
-    tables = {record: Table(schema_of(record)) for record in records}
+    seals = Seals()
+    tables = {record: Table(schema_of(record), seals) for record in records}
     by_name = {table.name: table for table in tables.values()}
     if len(by_name) != len(tables):
         raise QueryError("two of the record classes name the same collection")
@@ -317,9 +320,11 @@ async def _open(
     try:
 
         def enter(connection: Connection) -> Corridor:
+            seals.keys = load_keys(connection, sources.random)
             corridor = Corridor(
                 connection,
                 by_name,
+                seals=seals,
                 opening=incarnation(sources.random(8)),
                 client=client_id(sources.random(7)),
                 sources=sources,
@@ -327,6 +332,7 @@ async def _open(
             )
             corridor.begin()
             rebuild(corridor, stale)
+            reseal(corridor, stale)
             corridor.finish()
             return corridor
 

@@ -1,11 +1,13 @@
 """A collection: the verbs on the records of one type. Each is one transaction unless ``client.transaction()`` is open.
 
-Writes return when they are durable. The record that a verb returns is the record as stored.
+Writes return when they are durable. The record that a verb returns is the record as stored; of the lists declared lazy
+it has those that the verb named, so that no verb costs what a long list would.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection as AnyCollection
 from typing import Any, Generic, TypeVar
 
 from client_sdk.commit import Corridor
@@ -29,7 +31,7 @@ from crdt.changes import (
 from crdt.contents import Contents
 from crdt.errors import ValidationError
 from crdt.fields import Kind
-from crdt.records import conflicts, encode_items, operations, set_elements
+from crdt.records import conflicts, encode_items, operations, read, set_elements
 from crdt.schema import Field, Record, Schema
 from crdt.values import encode_value
 
@@ -108,11 +110,18 @@ class Collection(Generic[R]):
         query = self._query().where(**equal)
         return query.search(text, limit=limit, mode=mode, scope=scope, marks=marks)
 
-    async def get(self, record: str) -> R | None:
-        """Return a record by its id, or None if there is none here (or it is deleted)."""
+    async def get(self, record: str, *, include: Iterable[str] | None = None) -> R | None:
+        """Return a record by its id, or None if there is none here (or it is deleted).
+
+        ``include`` names which of the lists declared lazy are loaded: all of them (None), or none (``()``).
+
+        Raises:
+            QueryError: it names something else.
+        """
+        lists = None if include is None else self._table.included(include)
 
         def read(connection: Connection) -> R | None:
-            return self._read(connection, record)
+            return self._read(connection, record, lists)
 
         return await self._writer.read(read, brief=True)
 
@@ -128,7 +137,13 @@ class Collection(Generic[R]):
             doc = self._table.find(corridor.connection, record)
             if doc is None:
                 raise RecordNotFound(self._table.name, record)
-            return conflicts(self.schema, corridor.documents.get(doc).contents, field)
+            contents = corridor.documents.get(doc).contents
+            lost = conflicts(self.schema, contents, field)
+            sealed = self._table.sealed.get(field)
+            if sealed is None:
+                return lost
+            counting = sealed.open(record, read(self.schema, contents, [sealed.field])[field])
+            return [value for value in (sealed.open(record, one) for one in lost) if value != counting]
 
         return await self._writer.run(work, brief=True)
 
@@ -163,7 +178,11 @@ class Collection(Generic[R]):
             RecordNotFound: there is no such record.
             ValidationError: a value does not fit its field; nothing was changed.
         """
-        return await self._change(record, lambda contents: operations(self.schema, contents, values))
+        seal = self._writer.corridor.sealer(self._table, record)
+        lists = [name for name in values if name in self._table.lists]
+        return await self._change(
+            record, lambda contents: operations(self.schema, contents, values, seal=seal), include=lists
+        )
 
     async def increment(self, record: str, /, **by: int) -> R:
         """Add to counters (negative numbers subtract) and return the record. Raises as `update`."""
@@ -233,7 +252,7 @@ class Collection(Generic[R]):
             self._within(declared, index, count, length, "items")
             return [RemoveItems(declared.wire, index, count)] if count else []
 
-        return await self._change(record, plan)
+        return await self._change(record, plan, include=[field])
 
     async def edit_text(
         self,
@@ -295,22 +314,24 @@ class Collection(Generic[R]):
     def _query(self) -> Query[R]:
         return Query(self._source, Plan(self._table))
 
-    async def _change(self, record: str, plan: Callable[[Contents], list[Operation]]) -> R:
+    async def _change(
+        self, record: str, plan: Callable[[Contents], list[Operation]], *, include: Sequence[str] = ()
+    ) -> R:
         def work(corridor: Corridor) -> R:
             corridor.edit(self._table, record, plan)
-            return self._stored(corridor, record)
+            return self._stored(corridor, record, include)
 
         return await self._writer.run(work, brief=True)
 
-    def _stored(self, corridor: Corridor, record: str) -> R:
-        stored = self._read(corridor.connection, record)
+    def _stored(self, corridor: Corridor, record: str, include: Sequence[str] | None = ()) -> R:
+        stored = self._read(corridor.connection, record, include)
         if stored is None:
             raise RecordNotFound(self._table.name, record)
         return stored
 
-    def _read(self, connection: Connection, record: str) -> R | None:
+    def _read(self, connection: Connection, record: str, include: AnyCollection[str] | None) -> R | None:
         rows = connection.execute(f"{self._table.select} WHERE id = ?", (record,)).fetchall()
-        found = self._table.records(connection, rows)
+        found = self._table.records(connection, rows, include)
         return found[0] if found else None  # type: ignore[return-value]
 
     def _field(self, name: str, kind: Kind, verb: str) -> Field:

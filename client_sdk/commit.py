@@ -26,6 +26,7 @@ from client_sdk.log import TAIL_BYTES_MIN, Log
 from client_sdk.materialize import Change, insert_rows, list_lengths, readable, write_row, write_whole_row
 from client_sdk.outbox import Outbox
 from client_sdk.rows import Table
+from client_sdk.seal import Seals
 from crdt.changes import Operation, SetRegister
 from crdt.clock import HybridClock
 from crdt.contents import DELETED, Contents, add_digests
@@ -33,6 +34,7 @@ from crdt.document import Document
 from crdt.ids import client_id, incarnation, record_id
 from crdt.records import create
 from crdt.schema import Record, check_record_id
+from crdt.sealed import Seal
 from crdt.updates import CheckedUpdate, Creation
 from crdt.values import encode_value
 
@@ -93,6 +95,7 @@ class Corridor:
         connection: Connection,
         tables: Mapping[str, Table],
         *,
+        seals: Seals,
         opening: int,
         client: int,
         sources: Sources,
@@ -100,6 +103,7 @@ class Corridor:
     ) -> None:
         self.connection = connection
         self.tables = tables
+        self.seals = seals
         self.sources = sources
         self.client = client
         self.incarnation = opening
@@ -128,6 +132,7 @@ class Corridor:
             outbox.pending,
             msgspec.structs.replace(self.state),
             self.clock.last,
+            self.seals.keys,
             self.incarnation,
             self.client,
         )
@@ -158,7 +163,7 @@ class Corridor:
         """Go back to what was in memory at `begin`: the transaction did not commit."""
         log, outbox = self.log, self.outbox
         (log.next_doc, log.next_position, outbox.next_n, outbox.pending, *rest) = self._before
-        self.state, self.clock.last, *identity = rest
+        self.state, self.clock.last, self.seals.keys, *identity = rest
         self._become(*identity)
         self.documents.undo()
 
@@ -203,6 +208,7 @@ class Corridor:
                 reading=reading,
                 now=now,
                 is_chosen=is_chosen,
+                seal=self.sealer(table, new_id),
             )
             made.append((new_id, update, values, contents.digest(name, new_id)))
         docs = self.log.add_documents(
@@ -215,21 +221,31 @@ class Corridor:
             self.connection, table, [(doc, values) for doc, (_, _, values, _) in zip(docs, made, strict=True)]
         )
         self._add_digests(sum(digest for *_, digest in made), records=len(made))
-        return [type(record)(**values) for record, (_, _, values, _) in zip(records, made, strict=True)]
+        return [
+            type(record)(**table.opened(values))
+            for record, (_, _, values, _) in zip(records, made, strict=True)
+        ]
 
     def edit(
-        self, table: Table, record: str, plan: Callable[[Contents], list[Operation]]
+        self,
+        table: Table,
+        record: str,
+        plan: Callable[[Contents], list[Operation]],
+        *,
+        is_deleted_too: bool = False,
     ) -> tuple[int, Contents]:
         """Change a record: ``plan`` says, from its contents, which operations; return its document number and contents.
 
         Raises:
-            RecordNotFound: there is no such record, or it is deleted.
+            RecordNotFound: there is no such record, or it is deleted (unless that may be).
             ValidationError: from ``plan``; nothing was written.
         """
         doc = table.find(self.connection, record)
+        if doc is None and is_deleted_too:
+            doc = self.documents.find(table.name, record)
         if doc is None:
             raise RecordNotFound(table.name, record)
-        return doc, self._edit(table, doc, record, plan)
+        return doc, self.edit_document(table, doc, record, plan)
 
     def delete(self, table: Table, record: str) -> None:
         """Set a record's tombstone. Raises `RecordNotFound`."""
@@ -242,11 +258,16 @@ class Corridor:
         doc = self.documents.find(table.name, record)
         if doc is None or not self.documents.get(doc).contents.is_deleted:
             raise RecordNotFound(table.name, record)
-        self._edit(table, doc, record, lambda _: [SetRegister(DELETED, _FALSE)])
+        self.edit_document(table, doc, record, lambda _: [SetRegister(DELETED, _FALSE)])
 
-    def _edit(
+    def sealer(self, table: Table, record: str) -> Seal | None:
+        """Return what seals the values of a record; None if it has no sealed fields."""
+        return table.sealer(record, self.sources.random)
+
+    def edit_document(
         self, table: Table, doc: int, record: str, plan: Callable[[Contents], list[Operation]]
     ) -> Contents:
+        """As `edit`, of a document by its number, also where the record has no row. Return its contents."""
         document = self.documents.use(doc)
         planned = plan(document.contents)
         if not planned:

@@ -14,6 +14,8 @@ Three separate things, none of which ever leaves the device in the clear:
 The code that people copy is ``pjais1-`` and 56 symbols of Crockford's base32 in groups of eight: id, secret and 24 bits
 of checksum, so that a mistyped code is told apart from an expired one without asking the server.
 
+The keys of a space, under which fields are sealed, are `client_sdk.seal`'s.
+
 Random bytes come in by the door, except that `resolve_key` takes them from the operating system unless it is given
 another source.
 """

@@ -104,6 +104,10 @@ class Query(Generic[R]):
         """Leave out the first ``count`` records. Raises `QueryError`."""
         return self._with(offset=self._natural("offset", count))
 
+    def include(self, *lists: str) -> Query[R]:
+        """Load these lists too, which are declared lazy: ``include("messages")``. Raises `QueryError`."""
+        return self._with(include=self.plan.include | self._table.included(lists))
+
     def after(self, record: R) -> Query[R]:
         """Begin behind a record, in the query's order: ``limit(50)``, and then ``after(page[-1])`` for the next page.
 
@@ -252,6 +256,10 @@ class Query(Generic[R]):
             raise QueryError(f"{where}: there is no operator {operator!r}; there are {', '.join(_OPERATORS)}")
         if operator == "is_null":
             return Comparison(column, "is null" if value else "is not null")
+        if kind is Kind.SEALED:
+            raise QueryError(
+                f'{where} is sealed, and a query cannot look inside: only "is_null" asks about it'
+            )
         if operator == "in":
             if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
                 raise QueryError(f"{where}: in takes a collection of values, not {value!r:.60}")
@@ -264,7 +272,7 @@ class Query(Generic[R]):
             return Comparison(column, "startswith", value)
         if operator in ("=", "!=") and value is None:
             return Comparison(column, "is not null" if operator == "!=" else "is null")
-        if operator not in ("=", "!=") and kind in {Kind.SET, Kind.LIST, Kind.SEALED}:
+        if operator not in ("=", "!=") and kind in {Kind.SET, Kind.LIST}:
             raise QueryError(f"{where}: a {kind.value} has no order to compare by")
         return Comparison(column, cast("Any", operator), to_sql(check(where, value)))
 

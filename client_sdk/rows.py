@@ -2,7 +2,7 @@
 
 Rows are made from documents and can be made again from them; they are what queries and ``client.sql`` read. A
 deleted record has no row. Times are integer microseconds since 1970, sets and maps JSON text, an `Enum` its
-value.
+value. A sealed field is its sealed bytes, opened when a record is made of the row.
 
 ::
 
@@ -17,21 +17,25 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast, get_type_hints
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, cast, get_type_hints
 
 import msgspec
 
 from client_sdk.database import Connection, SqlError
-from client_sdk.text_index import ITEM_BITS, TextIndex
+from client_sdk.errors import QueryError
+from client_sdk.seal import NONCE_BYTES, SealedField, Seals
+from client_sdk.text_index import ITEM_BITS, TextIndex, TextTable
 from crdt.errors import SchemaError
 from crdt.fields import FieldType, Kind, field_type
 from crdt.schema import Field, Record, Schema
+from crdt.sealed import Seal
 
 __all__ = ["Column", "ListTable", "Table", "from_sql", "to_sql"]
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
+_PAGE: Final = 1_000  # rows in memory at once while the text index is made anew
 _json = msgspec.json.Encoder(order="deterministic")
 
 Encode = Callable[[Any], Any]
@@ -85,9 +89,10 @@ class ListTable:
             f'INSERT INTO "{self.name}"(doc, position, {", ".join(names)}) VALUES (?, ?{", ?" * len(names)})'
         )
         self.select = f'SELECT doc, {", ".join(names)} FROM "{self.name}"'
-        self.select_newest = (
-            f'SELECT position, doc, {", ".join(names)} FROM "{self.name}"'
-            " ORDER BY doc DESC, position DESC LIMIT 1"
+        self._select_between = f"{self.select} WHERE doc = ? AND position BETWEEN ? AND ? ORDER BY position"
+        self._select_behind = (
+            f'SELECT doc, position, {", ".join(names)} FROM "{self.name}"'
+            " WHERE (doc, position) > (?, ?) ORDER BY doc, position LIMIT ?"
         )
         self.create = (
             f'CREATE TABLE "{self.name}"(doc INTEGER NOT NULL, position INTEGER NOT NULL, '
@@ -101,6 +106,18 @@ class ListTable:
             held = [getattr(item, column.name) for column in self.columns] if self.item else [item]
             yield (doc, position, *_encoded(self.columns, held))
 
+    def between(self, connection: Connection, doc: int, first: int, last: int) -> list[Any]:
+        """Return a record's items from one position to another, as far as there are any."""
+        rows = connection.execute(self._select_between, (doc, first, last)).fetchall()
+        return [self.value(row[1:]) for row in rows]
+
+    def pages(self, connection: Connection, size: int) -> Iterator[list[tuple[int, int, Any]]]:
+        """Yield all records' items in order, ``size`` at a time: document, position, item."""
+        place = (-1, -1)
+        while rows := connection.execute(self._select_behind, (*place, size)).fetchall():
+            yield [(row[0], row[1], self.value(row[2:])) for row in rows]
+            place = rows[-1][:2]
+
     def value(self, row: Sequence[Any]) -> Any:
         """Return the item of a row's columns."""
         held = [
@@ -113,10 +130,12 @@ class ListTable:
 
 
 class Table:
-    """A collection's table, and the child tables of its list fields."""
+    """A collection's table, and the child tables of its list fields. ``seals`` hold the keys of sealed fields."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, seals: Seals | None = None) -> None:
         self.schema = schema
+        seals = seals or Seals()
+        self.sealed = {field.name: SealedField(seals, schema.collection, field) for field in schema.sealed}
         self.name = schema.collection
         self.columns = [
             _column(field.name, field.type) for field in schema.fields if field.kind is not Kind.LIST
@@ -136,6 +155,7 @@ class Table:
         self._decoders = [
             (place, column.decode) for place, column in enumerate(self.columns) if column.decode is not None
         ]
+        self._sealed = [(self._names.index(name), sealed) for name, sealed in self.sealed.items()]
         self._encoders = [(column.name, column.encode) for column in self.columns]
 
     # -- Declaring
@@ -206,49 +226,63 @@ class Table:
             self.text.delete(connection, doc)
 
     def is_indexed(self, connection: Connection) -> bool:
-        """Return whether the text index has as many rows as there are, and finds the newest; it sees no more damage."""
+        """Return whether the text index begins and ends where the rows do, and finds the newest by a word.
+
+        It costs the same however many there are; damage in between is not seen.
+        """
         try:
             for text in self.text.tables if self.text else ():
-                newest: tuple[int, Any] | None = None
-                if text.list_field is None:
-                    rows = self.name
-                    row = connection.execute(f"{self.select} ORDER BY doc DESC LIMIT 1").fetchone()
-                    if row is not None:
-                        newest = row[0], self._values(row)
-                else:
-                    child = self.lists[text.list_field]
-                    rows = child.name
-                    row = connection.execute(child.select_newest).fetchone()
-                    if row is not None and row[0] < 1 << ITEM_BITS:
-                        newest = row[1] << ITEM_BITS | row[0], child.value(row[2:])
-                if not text.is_whole(connection, rows, newest):
+                if not text.has_ends(
+                    connection, self.lists[text.list_field].name if text.list_field else self.name
+                ):
+                    return False
+                newest = text.newest(connection)
+                if newest is not None and not text.finds(
+                    connection, newest, self._value_at(connection, text, newest)
+                ):
                     return False
         except SqlError:
             return False
         return True
 
     def index_again(self, connection: Connection) -> None:
-        """Make the text index anew from the rows."""
+        """Make the text index anew from the rows, some at a time."""
         if self.text is None:
             return
         self.text.make_anew(connection)
-        rows = connection.execute(f"{self.select} ORDER BY doc").fetchall()
-        for start in range(0, len(rows), 500):
-            some = rows[start : start + 500]
-            lists = {
-                name: self._lists(connection, self.lists[name], [row[0] for row in some])
-                for name in self.text.lists
-            }
-            self.text.insert(
-                connection,
-                [
-                    (
-                        row[0],
-                        self._values(row) | {name: found.get(row[0], []) for name, found in lists.items()},
-                    )
-                    for row in some
-                ],
-            )
+        if self.text.record is not None:
+            last = -1
+            while rows := connection.execute(
+                f"{self.select} WHERE doc > ? ORDER BY doc LIMIT {_PAGE}", (last,)
+            ).fetchall():
+                self.text.insert_records(connection, [(row[0], self._values(row)) for row in rows])
+                last = rows[-1][0]
+        for name in self.text.lists:
+            for page in self.lists[name].pages(connection, _PAGE):
+                self.text.insert_items(connection, name, page)
+
+    def _value_at(self, connection: Connection, text: TextTable, rowid: int) -> Any:
+        """Return what a row of a text table was made of: the values of a record, or an item."""
+        if text.list_field is None:
+            return self._values(self.held(connection, rowid) or ())
+        doc, position = rowid >> ITEM_BITS, rowid & ((1 << ITEM_BITS) - 1)
+        (item,) = self.lists[text.list_field].between(connection, doc, position, position)
+        return item
+
+    # -- Sealed fields
+
+    def sealer(self, record_id: str, random: Callable[[int], bytes]) -> Seal | None:
+        """Return what seals the values of a record; None if it has no sealed fields."""
+        if not self.sealed:
+            return None
+        return lambda field, plain: self.sealed[field.name].seal(record_id, plain, random(NONCE_BYTES))
+
+    def opened(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a record's values with the sealed ones opened."""
+        if not self.sealed:
+            return values
+        opened = {name: sealed.open(values["id"], values[name]) for name, sealed in self.sealed.items()}
+        return {**values, **opened}
 
     # -- Reading
 
@@ -256,6 +290,17 @@ class Table:
         """Return the document number of a record that has a row."""
         found = connection.execute(f'SELECT doc FROM "{self.name}" WHERE id = ?', (record_id,)).fetchone()
         return None if found is None else int(found[0])
+
+    def included(self, names: Iterable[str]) -> frozenset[str]:
+        """Return names of lists to load, checked. Raises `QueryError`."""
+        asked = names if isinstance(names, str) else tuple(names)
+        for name in asked:
+            if isinstance(asked, str) or name not in self.lists:
+                known = ", ".join(map(repr, self.lists)) or "none"
+                raise QueryError(
+                    f"{self.name}: include takes the names of lists, not {asked!r:.60}; there are {known}"
+                )
+        return frozenset(asked)
 
     def place(self, name: str) -> int:
         """Return where a column stands in a row of ``select``."""
@@ -266,12 +311,17 @@ class Table:
         found: Sequence[Any] | None = connection.execute(f"{self.select} WHERE doc = ?", (doc,)).fetchone()
         return found
 
-    def records(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[Record]:
-        """Return the records of rows of ``select``, their lists read beside."""
-        lists = {
-            name: self._lists(connection, child, [row[0] for row in rows])
-            for name, child in self.lists.items()
-        }
+    def loaded(self, include: Collection[str] | None) -> list[str]:
+        """Return which lists come with a record: those that are not lazy, and ``include`` (None: all)."""
+        lazy = self.schema.lazy
+        return [name for name in self.lists if include is None or name not in lazy or name in include]
+
+    def records(
+        self, connection: Connection, rows: Sequence[Sequence[Any]], include: Collection[str] | None = ()
+    ) -> list[Record]:
+        """Return the records of rows of ``select``, their lists read beside, lazy ones as `loaded` says."""
+        docs = [row[0] for row in rows]
+        lists = {name: self._lists(connection, self.lists[name], docs) for name in self.loaded(include)}
         if not lists:
             return [self.record(row, {}) for row in rows]
         return [
@@ -279,12 +329,14 @@ class Table:
         ]
 
     def record(self, row: Sequence[Any], lists: Mapping[str, list[Any]]) -> Record:
-        """Return the record of a row of ``select`` and of its lists."""
-        fields: dict[str, Any] = {**self._values(row), **lists}
+        """Return the record of a row of ``select`` and of its lists; lazy ones that are not given are not loaded."""
+        fields = {**self.schema.lazy, **self._values(row), **lists}
+        for place, sealed in self._sealed:
+            fields[self._names[place]] = sealed.open(row[1], row[place + 2])
         return self.schema.record(**fields)
 
     def _values(self, row: Sequence[Any]) -> dict[str, Any]:
-        """Return the values of a row of ``select`` by name, without lists."""
+        """Return the values of a row of ``select`` by name, without lists, and sealed ones as they are."""
         held = list(row[2:])
         for place, decode in self._decoders:
             if held[place] is not None:

@@ -22,10 +22,14 @@ __all__ = [
 
 
 class SetRegister(msgspec.Struct, frozen=True):
-    """Set the register at ``path`` to a value's bytes; None removes a map's leaf."""
+    """Set the register at ``path`` to a value's bytes; None removes a map's leaf.
+
+    ``reading`` is the edit's, unless the value only changes its form: then it keeps the one that it has.
+    """
 
     path: str
     value: bytes | None
+    reading: int | None = None
 
 
 class AddElements(msgspec.Struct, frozen=True):

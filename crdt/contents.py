@@ -12,6 +12,7 @@ A list is digested as a polynomial of its items' hashes at a fixed point modulo 
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -215,7 +216,10 @@ class Contents:
         return [(path, value) for _, path, value in sorted(found)]
 
     def value(self) -> dict[str, Any]:
-        """Return everything by camelCase name, without a schema: JSON and times; None stands for what is neither."""
+        """Return everything by camelCase name, without a schema: JSON and times.
+
+        Bytes, as a sealed field has them, are unpadded base64url; None stands for what is none of these.
+        """
         made: dict[str, Any] = {}
         for path, entry in sorted(self.values().items()):  # a register before the map of its name
             field, is_map, _ = path.partition("/")
@@ -276,6 +280,8 @@ def _element_of(key: str) -> str:
 def _value_or_none(data: bytes) -> Any:
     try:
         value = decode_value(data)
+        if isinstance(value, bytes):
+            return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
         check_plain("", value, is_time_plain=True)
     except BadValue:
         return None

@@ -231,13 +231,13 @@ class Document:
         self, doc: pycrdt.Doc[Any], contents: Contents, operation: Operation, reading: int
     ) -> None:
         match operation:
-            case SetRegister(path, value):
+            case SetRegister(path, value, since):
                 reg = doc.get("reg", type=pycrdt.Map)
                 own = f"{path}@{self.client}"
                 for key, _ in contents.entries(path):
                     if key != own and key in reg:
                         del reg[key]
-                reg[own] = encode_edit(reading, value)
+                reg[own] = encode_edit(reading if since is None else since, value)
             case AddElements(name, elements):
                 held = contents.elements(name)
                 root = doc.get(f"set:{name}", type=pycrdt.Map)

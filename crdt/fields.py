@@ -16,6 +16,7 @@ declared as                          kind       two devices at once
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import enum
 import sys
@@ -30,13 +31,14 @@ from typing import (
     dataclass_transform,
     get_args,
     get_origin,
+    get_type_hints,
 )
 
 import msgspec
 
 from crdt.errors import SchemaError
 
-__all__ = ["Counter", "FieldType", "Item", "Kind", "Sealed", "Text", "field_type"]
+__all__ = ["Counter", "FieldType", "Item", "Kind", "Sealed", "SealedValue", "Text", "field_type"]
 
 T = TypeVar("T")
 
@@ -46,7 +48,22 @@ class _SealedMark:
 
 
 Sealed = Annotated[T, _SealedMark]
-"""``Sealed[str | None]``: a value that is opaque to the server."""
+"""``Sealed[str | None]``: a value that is opaque to the server. It may be of any type that MessagePack can hold."""
+
+
+class SealedValue(msgspec.Struct, frozen=True):
+    """Stands where a sealed field's value should, while it cannot be opened here: ``reason`` says why.
+
+    The bytes stay in the document, whatever else is written. A key that comes later opens them.
+    """
+
+    reason: str
+    sealed: bytes
+
+    def __repr__(self) -> str:
+        """Say why, and show nothing."""
+        return f"<SealedValue: {self.reason}>"
+
 
 if TYPE_CHECKING:
     Text = str
@@ -115,6 +132,8 @@ class FieldType(msgspec.Struct, frozen=True):
     def describe(self) -> str:
         """Say what values there are, for a message."""
         plain = _strip(self.element or self.value)[2]
+        if self.kind is Kind.SEALED:
+            return f"a value of the type {plain.__name__ if isinstance(plain, type) else plain}"
         for part in (plain, *get_args(plain)):
             values = get_args(part) if get_origin(part) is Literal else ()
             if isinstance(part, type) and issubclass(part, enum.Enum):
@@ -134,7 +153,18 @@ def field_type(annotation: Any, *, where: str) -> FieldType:
     """
     sealed, metas, plain = _strip(annotation)
     if sealed:
-        return FieldType(Kind.SEALED, annotation, object, optional=True, affinity="BLOB")
+        return FieldType(
+            Kind.SEALED,
+            _with_metas(plain, metas),
+            object,
+            optional=plain is Any or type(None) in (plain, *get_args(plain)),
+            affinity="BLOB",
+            stored=plain,
+        )
+    if _holds_a_seal(annotation, set()):
+        raise SchemaError(
+            f"{where}: only a whole field is sealed: declare it as Sealed[...], as Sealed[str | None]"
+        )
     if plain is Counter:
         return FieldType(Kind.COUNTER, _bounded(int, metas, where=where), int, affinity="INTEGER")
     if plain is Text:
@@ -207,6 +237,18 @@ def _strip(annotation: Any) -> tuple[bool, list[msgspec.Meta], Any]:
         sealed = sealed or _SealedMark in extras
         metas += [extra for extra in extras if isinstance(extra, msgspec.Meta)]
     return sealed, metas, annotation
+
+
+def _holds_a_seal(annotation: Any, seen: set[Any]) -> bool:
+    """Whether ``Sealed`` stands somewhere inside an annotation, where it would seal nothing."""
+    if get_origin(annotation) is Annotated and _SealedMark in get_args(annotation)[1:]:
+        return True
+    inner = get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct) and annotation not in seen:
+        seen.add(annotation)
+        with contextlib.suppress(NameError):  # it is named as an error where the struct is read
+            inner = tuple(get_type_hints(annotation, include_extras=True).values())
+    return any(_holds_a_seal(part, seen) for part in inner)
 
 
 def _bounded(plain: Any, metas: list[msgspec.Meta], *, where: str) -> Any:

@@ -25,12 +25,13 @@ from crdt.changes import (
     SetRegister,
 )
 from crdt.contents import Contents
-from crdt.errors import DocumentUnreadable, NotAvailable, UpdateRefused, ValidationError
+from crdt.errors import DocumentUnreadable, UpdateRefused, ValidationError
 from crdt.fields import Kind
 from crdt.items import ItemCodec
 from crdt.lanes import write_creation
 from crdt.limits import UPDATE_ITEMS_MAX
 from crdt.schema import NEVER, Field, Record, Schema
+from crdt.sealed import Seal, seal_value, sealed_bytes
 from crdt.values import (
     BadValue,
     check_plain,
@@ -64,8 +65,9 @@ def create(
     reading: int,
     now: dt.datetime,
     is_chosen: bool,
+    seal: Seal | None = None,
 ) -> tuple[bytes, dict[str, Any], Contents]:
-    """Return a record's creation update, its values as they will be read, and the contents of its document.
+    """Return a record's creation update, its values as `read` will return them, and the contents of its document.
 
     ``is_chosen`` says that the application chose the id: another device may create the same one, so every entry is
     written under the client's id, with its own reading, and the two merge.
@@ -73,7 +75,7 @@ def create(
     Raises:
         ValidationError: a value does not fit, or the record is too large for one update; the message names record,
             field, what was wrong and what would be right.
-        NotAvailable: a sealed field has a value.
+        NotAvailable: a sealed field has a value, and there is no ``seal``.
     """
     checked = schema.validate(record)
     suffix = f"@{client}" if is_chosen else ""
@@ -91,9 +93,11 @@ def create(
         name, kind, wire = field.name, field.kind, field.wire
         value = getattr(checked, name)
         try:
-            if kind is Kind.REGISTER:
+            if kind is Kind.REGISTER or kind is Kind.SEALED:
                 if field.is_time and value is not None:
                     value = now if name in _TIMES and value == NEVER else to_utc(value)
+                elif kind is Kind.SEALED and value is not None:
+                    value = seal_value(schema, field, value, seal)
                 values[name] = value
                 if value is not None or is_chosen:  # None too, or another creation's earlier value would show
                     data = encode_edit(reading, encode_value(value)) if is_chosen else encode_value(value)
@@ -137,12 +141,14 @@ def create(
     return update, values, Contents(registers, sets, counts, lists, texts)
 
 
-def operations(schema: Schema, contents: Contents, changes: Mapping[str, Any]) -> list[Operation]:
+def operations(
+    schema: Schema, contents: Contents, changes: Mapping[str, Any], *, seal: Seal | None = None
+) -> list[Operation]:
     """Return what turns contents into the new values of some fields, by name (``settings.theme`` names a map's leaf).
 
     Raises:
         ValidationError: there is no such field, a value does not fit, or a map is given both whole and by a leaf.
-        NotAvailable: a sealed field is given a value.
+        NotAvailable: a sealed field is given a value, and there is no ``seal``.
     """
     made: list[Operation] = []
     for name, value in changes.items():
@@ -150,7 +156,7 @@ def operations(schema: Schema, contents: Contents, changes: Mapping[str, Any]) -
         field = schema.field(top)
         try:
             if not dot:
-                made += _field_operations(schema, field, schema.validate_value(name, value), contents)
+                made += _field_operations(schema, field, schema.validate_value(name, value), contents, seal)
             elif top in changes:
                 raise _invalid(schema, name, f"{top} is set as a whole too", "one of the two")
             else:
@@ -188,7 +194,7 @@ def set_elements(schema: Schema, field: Field, elements: Iterable[Any]) -> tuple
 
 
 def read(schema: Schema, contents: Contents, fields: Collection[Field] | None = None) -> dict[str, Any]:
-    """Return the values of a schema's fields (or some of them) by name.
+    """Return the values of a schema's fields (or some of them) by name; sealed ones are their sealed bytes.
 
     Raises:
         DocumentUnreadable: a required field is missing, or a value is not of the field's type.
@@ -218,12 +224,12 @@ def read(schema: Schema, contents: Contents, fields: Collection[Field] | None = 
                 elements = contents.elements(wire) if wire in contents.sets else ()
                 values[name] = {_element(field, key) for key in elements}
             elif kind is Kind.MAP:
-                values[name] = _map(contents.leaves(wire))
+                values[name] = unflatten((path, _leaf(path, data)) for path, data in contents.leaves(wire))
             elif kind is Kind.LIST:
                 decode = schema.items[name].decode
                 values[name] = [decode(item) for item in contents.lists.get(wire, ())]
             else:
-                values[name] = None
+                values[name] = sealed_bytes(entries.get(wire))
         except _UNREADABLE as error:
             raise DocumentUnreadable(record=schema.record.__name__, field=name, problem=str(error)) from None
     return values
@@ -232,8 +238,8 @@ def read(schema: Schema, contents: Contents, fields: Collection[Field] | None = 
 def conflicts(schema: Schema, contents: Contents, field: str) -> list[Any]:
     """Return the values of a register, or of a map's leaf (``settings.theme``), that lost against the one that counts.
 
-    They are what devices set without having seen one another, the newest first; setting the field anew clears them.
-    Fields of other kinds lose nothing, so there are none.
+    They are what devices set without having seen one another, the newest first; setting the field anew clears them. Of
+    a sealed field they are sealed bytes. Fields of other kinds lose nothing, so there are none.
 
     Raises:
         ValidationError: there is no such field, or it is a map without a leaf's name.
@@ -242,7 +248,7 @@ def conflicts(schema: Schema, contents: Contents, field: str) -> list[Any]:
     declared = schema.field(top)
     if dot:
         path = _leaf_path(schema, declared, below)
-    elif declared.kind is Kind.REGISTER:
+    elif declared.kind is Kind.REGISTER or declared.kind is Kind.SEALED:
         path = declared.wire
     elif declared.kind is Kind.MAP:
         raise _invalid(
@@ -256,7 +262,9 @@ def conflicts(schema: Schema, contents: Contents, field: str) -> list[Any]:
         if data is None or data == counting:
             continue
         try:
-            if data == _NULL and declared.type.optional:
+            if declared.kind is Kind.SEALED:
+                value = sealed_bytes(data)
+            elif data == _NULL and declared.type.optional:
                 value = None
             else:
                 value = _leaf(path, data) if dot else _decoder(declared).decode(data)
@@ -285,11 +293,15 @@ def touched_fields(schema: Schema, touched: Mapping[str, Collection[str]]) -> tu
     return fields, tombstone
 
 
-def _field_operations(schema: Schema, field: Field, value: Any, contents: Contents) -> Iterator[Operation]:
+def _field_operations(
+    schema: Schema, field: Field, value: Any, contents: Contents, seal: Seal | None
+) -> Iterator[Operation]:
     wire = field.wire
-    if field.kind is Kind.REGISTER:
-        if field.type.scalar is dt.datetime and value is not None:
+    if field.kind is Kind.REGISTER or field.kind is Kind.SEALED:
+        if field.is_time and value is not None:
             value = to_utc(value)
+        elif field.kind is Kind.SEALED and value is not None:
+            value = seal_value(schema, field, value, seal)
         yield SetRegister(wire, encode_value(value))
     elif field.kind is Kind.MAP:
         yield from _map_operations(f"{wire}/", wire, value, contents)
@@ -318,8 +330,6 @@ def _field_operations(schema: Schema, field: Field, value: Any, contents: Conten
             yield InsertItems(wire, start, new_items[start:new_end])
     elif field.kind is Kind.COUNTER:
         raise _invalid(schema, field.name, "a counter is not set", "increment(...)")
-    elif value is not None:
-        raise NotAvailable(f"{schema.record.__name__}.{field.name}: writing a sealed field", "leave it None")
 
 
 def _leaf_operations(
@@ -391,10 +401,6 @@ def _element(field: Field, key: str) -> Any:
     if field.type.scalar is str and key[:1] == key[-1:] == '"' and "\\" not in key:
         return key[1:-1]
     return msgspec.convert(key_to_element(key), field.type.stored)
-
-
-def _map(leaves: Iterable[tuple[str, bytes]]) -> dict[str, Any]:
-    return unflatten((path, _leaf(path, data)) for path, data in leaves)
 
 
 def _leaf(path: str, data: bytes) -> Any:

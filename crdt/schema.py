@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, dataclass_transform, get_type_hints
 
 import msgspec
 
-from crdt.errors import NotAvailable, SchemaError, ValidationError
-from crdt.fields import FieldType, Kind, field_type
+from crdt.errors import ITEMS_ADVICE, SchemaError, ValidationError
+from crdt.fields import FieldType, Kind, SealedValue, field_type
 from crdt.items import ItemCodec
+from crdt.lazy import NotLoaded
 from crdt.limits import COLLECTION_NAME_BYTES_MAX, RECORD_ID_BYTES_MAX
 from crdt.values import BadValue, convert, shown
 
@@ -41,7 +42,7 @@ _EXPLANATION = re.compile(
 
 
 class _RecordMeta(msgspec.StructMeta):
-    """Takes ``collection``, ``indexes`` and ``searchable`` beside msgspec's own options."""
+    """Takes ``collection``, ``indexes``, ``searchable`` and ``lazy`` beside msgspec's own options."""
 
     def __new__(
         mcs,
@@ -52,6 +53,7 @@ class _RecordMeta(msgspec.StructMeta):
         collection: str | None = None,
         indexes: Iterable[str | tuple[str, ...]] = (),
         searchable: Iterable[str] = (),
+        lazy: Iterable[str] = (),
         **options: Any,
     ) -> Any:
         options.setdefault("kw_only", True)
@@ -60,10 +62,10 @@ class _RecordMeta(msgspec.StructMeta):
         except TypeError as error:
             raise SchemaError(f"{name}: {error}") from None
         if collection is not None:
-            if isinstance(indexes, str) or isinstance(searchable, str):
-                raise SchemaError(f"{name}: indexes and searchable are lists of names")
+            if any(isinstance(names, str) for names in (indexes, searchable, lazy)):
+                raise SchemaError(f"{name}: indexes, searchable and lazy are lists of names")
             declared = tuple((index,) if isinstance(index, str) else tuple(index) for index in indexes)
-            _DECLARATIONS[made] = (collection, declared, tuple(searchable))
+            _DECLARATIONS[made] = (collection, declared, tuple(searchable), tuple(lazy))
         return made
 
     if not TYPE_CHECKING:
@@ -72,7 +74,7 @@ class _RecordMeta(msgspec.StructMeta):
             """Swallow the options that `__new__` took."""
 
 
-_DECLARATIONS: dict[type, tuple[str, tuple[tuple[str, ...], ...], tuple[str, ...]]] = {}
+_DECLARATIONS: dict[type, tuple[str, tuple[tuple[str, ...], ...], tuple[str, ...], tuple[str, ...]]] = {}
 _SCHEMAS: dict[type, Schema] = {}
 
 
@@ -83,6 +85,29 @@ class Record(msgspec.Struct, metaclass=_RecordMeta):
     id: str = ""
     created_at: dt.datetime = NEVER
     updated_at: dt.datetime = NEVER
+
+    def __repr__(self) -> str:
+        """Show the fields, of sealed ones only whether they have a value: what is shown gets into logs."""
+        fields = ", ".join(f"{name}={held!r}" for name, held in self.__rich_repr__())
+        return f"{type(self).__name__}({fields})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return what `rich` shows: the same."""
+        sealed = _sealed_names(type(self))
+        return [
+            (name, _HIDDEN if name in sealed and _is_open(held) else held)
+            for name, held in ((name, getattr(self, name)) for name in self.__struct_fields__)
+        ]
+
+
+class _Hidden:
+    """Stands for a value that is not shown."""
+
+    def __repr__(self) -> str:
+        return "<sealed>"
+
+
+_HIDDEN = _Hidden()
 
 
 class Field(msgspec.Struct, frozen=True, eq=False):
@@ -106,8 +131,9 @@ class Schema:
     """What a record class declares.
 
     Attributes: ``record`` (the class), ``collection``, ``fields`` (without ``id``; ``created_at`` and ``updated_at``
-    first), ``by_name``, ``by_wire``, ``items`` (the codec of each list field, by name), ``indexes`` (tuples of field
-    names), ``searchable``.
+    first), ``by_name``, ``by_wire``, ``sealed`` (the sealed fields), ``items`` (the codec of each list field, by name),
+    ``indexes`` (tuples of field names), ``searchable``, ``lazy`` (the lists that queries leave out unless asked for: by
+    name, what stands there).
     """
 
     def __init__(
@@ -116,6 +142,7 @@ class Schema:
         collection: str,
         indexes: tuple[tuple[str, ...], ...],
         searchable: tuple[str, ...],
+        lazy: tuple[str, ...] = (),
     ) -> None:
         self.record = record
         self.collection = collection
@@ -131,8 +158,10 @@ class Schema:
         self.by_wire: Mapping[str, Field] = {field.wire: field for field in self.fields}
         if len(self.by_wire) != len(self.fields):
             raise SchemaError(f"{name}: two fields have the same name in camelCase")
+        self.sealed = tuple(field for field in self.fields if field.kind is Kind.SEALED)
         self.indexes = indexes
         self.searchable = searchable
+        self.lazy: Mapping[str, NotLoaded] = {field: NotLoaded(name, field) for field in lazy}
         self._check_names()
         self._validator = msgspec.defstruct(
             name, [("id", str), *((field.name, field.type.value) for field in self.fields)], kw_only=True
@@ -152,7 +181,6 @@ class Schema:
 
         Raises:
             ValidationError: naming the record, the field, what was wrong and what would be right.
-            NotAvailable: a sealed field has a value.
         """
         if type(record) is not self.record:
             raise ValidationError(
@@ -161,23 +189,23 @@ class Schema:
                 problem=f"got a {type(record).__name__}",
                 expected=f"a {self.record.__name__}",
             )
+        for field in self.sealed:
+            self._check_open(field.name, getattr(record, field.name))
+        for name in self.lazy:
+            self._check_loaded(name, getattr(record, name))
         try:
-            checked = msgspec.convert(record, self._validator, from_attributes=True)
+            return msgspec.convert(record, self._validator, from_attributes=True)
         except msgspec.ValidationError as error:
             raise self.explain(error, held=record) from None
         except ValueError:  # not Unicode, or too many digits: msgspec does not say where
             for field in self.fields:
                 self.validate_value(field.name, getattr(record, field.name))
             raise
-        for field in self.fields:
-            if field.kind is Kind.SEALED and getattr(record, field.name) is not None:
-                raise NotAvailable(
-                    f"{self.record.__name__}.{field.name}: writing a sealed field", "leave it None"
-                )
-        return checked
 
     def validate_value(self, name: str, value: Any) -> Any:
         """Check one field's new value and return it, converted. Raises as `validate`."""
+        self._check_open(name, value)
+        self._check_loaded(name, value)
         return self._convert(name, value, self.field(name).type.value)
 
     def validate_elements(self, field: Field, elements: Any) -> list[Any]:
@@ -213,7 +241,10 @@ class Schema:
         if not root:
             held = getattr(held, top, held)
         problem, expected = f"got {(got or shown(held)).replace('`', '')}", what.removeprefix("Expected ")
-        if expected == what and top in self.by_name:  # not of the form "Expected …, got …"
+        if top in self.by_name and self.by_name[top].kind is Kind.SEALED:  # which no message shows
+            problem = f"got {got.replace('`', '') if got else f'a {type(held).__name__}'}"
+            expected = self.by_name[top].type.describe() if expected == what else expected
+        elif expected == what and top in self.by_name:  # not of the form "Expected …, got …"
             expected = self.by_name[top].type.describe()
             if not what.startswith("Invalid"):  # which repeats the value, however long
                 problem = f"{what[:1].lower()}{what[1:]}, {problem}"
@@ -227,14 +258,37 @@ class Schema:
         except msgspec.ValidationError as error:
             raise self.explain(error, root=name, held=value) from None
         except BadValue as error:
+            is_sealed = self.field(name).kind is Kind.SEALED
             raise ValidationError(
-                record=self.record.__name__, field=name, problem=error.problem, expected=error.expected
+                record=self.record.__name__,
+                field=name,
+                problem=f"got a {type(value).__name__}" if is_sealed else error.problem,
+                expected=error.expected,
             ) from None
+
+    def _check_open(self, name: str, value: Any) -> None:
+        if isinstance(value, SealedValue):
+            raise ValidationError(
+                record=self.record.__name__,
+                field=name,
+                problem="got a SealedValue, which nobody here can open",
+                expected="a value, or to leave the field as it is: its bytes stay",
+            )
+
+    def _check_loaded(self, name: str, value: Any) -> None:
+        if isinstance(value, NotLoaded):
+            raise ValidationError(
+                record=self.record.__name__,
+                field=name,
+                problem=f"got {value!r}",
+                expected=f"its items: {ITEMS_ADVICE.format(name)}",
+            )
 
     def _check_names(self) -> None:
         for option, names in (
             *(("indexes", index) for index in self.indexes),
             ("searchable", self.searchable),
+            ("lazy", tuple(self.lazy)),
         ):
             if (option == "indexes" and not names) or len(set(names)) != len(names):
                 raise SchemaError(f"{self.record.__name__}: {option} has {names!r}: names, each once")
@@ -249,6 +303,8 @@ class Schema:
                     raise SchemaError(
                         f"{self.record.__name__}: a {field.kind.value} field cannot be indexed: {name!r}"
                     )
+                if option == "lazy" and (field is None or field.kind is not Kind.LIST):
+                    raise SchemaError(f"{self.record.__name__}: only a list can be lazy, not {name!r}")
                 if option == "searchable" and field is not None and field.kind is Kind.SEALED:
                     raise SchemaError(f"{self.record.__name__}: a sealed field is never searchable: {name!r}")
 
@@ -267,6 +323,17 @@ def schema_of(record: type[Record]) -> Schema:
             raise SchemaError(f'{name} is not a record: declare it as class {name}(Record, collection="...")')
         schema = _SCHEMAS[record] = Schema(record, *declaration)
     return schema
+
+
+def _sealed_names(record: type[Record]) -> set[str]:
+    try:
+        return {field.name for field in schema_of(record).sealed}
+    except SchemaError:  # then no record of it was ever written
+        return set()
+
+
+def _is_open(held: Any) -> bool:
+    return held is not None and not isinstance(held, SealedValue)
 
 
 def check_record_id(record: str, record_id: str) -> None:

@@ -47,20 +47,25 @@ async def import_(device: Device, file: Path, *, format: Format | None) -> None:
 
 @click.command()
 @click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@click.option(
+    "--with-secrets", is_flag=True, help="Write sealed fields too, such as API keys, in plain text."
+)
 @command
-async def export(device: Device, file: Path) -> None:
+async def export(device: Device, file: Path, *, with_secrets: bool) -> None:
     """Export everything that is not deleted, to a file or (-) to standard output.
 
-    The export is plain text: whoever has it can read it. Sealed fields are left out.
+    The export is plain text: whoever has it can read it. Sealed fields are left out unless --with-secrets is given.
     """
     now = dt.datetime.now(dt.UTC)
     async with device.open() as hub:
         if str(file) == "-":
-            await export_to(hub, sys.stdout.buffer, now=now)
+            await export_to(hub, sys.stdout.buffer, now=now, include_sealed=with_secrets)
             sys.stdout.flush()
             return
         with _progress(device, "exporting") as on_progress:
-            records = await export_to_file(hub, file, now=now, on_progress=on_progress)
+            records = await export_to_file(
+                hub, file, now=now, include_sealed=with_secrets, on_progress=on_progress
+            )
     if device.is_json:
         device.answer({"file": str(file), "records": records})
     else:

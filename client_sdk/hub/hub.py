@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from client_sdk.client import SYSTEM, Client
 from client_sdk.client import open as open_client
-from client_sdk.hub.collections import Conversations, HubCollection, Memories, Personas, Workflows
-from client_sdk.hub.records import Conversation, Memory, Persona, Workflow
+from client_sdk.hub.collections import Conversations, HubCollection, Personas, Workflows
+from client_sdk.hub.memories import Memories
+from client_sdk.hub.records import Conversation, Memory, Persona, Relation, Workflow
 from client_sdk.search import MARKS, Merged, Mode, Scope
 from crdt.schema import Record
 
@@ -38,7 +39,7 @@ class Hub:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.personas = Personas(client.collection(Persona))
-        self.memories = Memories(client.collection(Memory))
+        self.memories = Memories(client.collection(Memory), client.collection(Relation))
         self.conversations = Conversations(client.collection(Conversation))
         self.workflows = Workflows(client.collection(Workflow))
 
@@ -52,7 +53,7 @@ class Hub:
         sources: Sources = SYSTEM,
     ) -> HubOpening:
         """Open the Hub's file at ``path``, or make it. Options and errors are those of `client_sdk.open`."""
-        records: tuple[type[Record], ...] = (Persona, Memory, Conversation, Workflow)
+        records: tuple[type[Record], ...] = (Persona, Memory, Relation, Conversation, Workflow)
         return HubOpening(open_client(path, records=records, key=key, config=config, sources=sources))
 
     @property
@@ -61,6 +62,17 @@ class Hub:
         return {
             "personas": self.personas,
             "memories": self.memories,
+            "conversations": self.conversations,
+            "workflows": self.workflows,
+        }
+
+    @property
+    def everything(self) -> dict[str, HubCollection[Any]]:
+        """All that the file keeps, by name, in that order: the four, and the relations between memories."""
+        return {
+            "personas": self.personas,
+            "memories": self.memories,
+            "relations": self.memories.relations,
             "conversations": self.conversations,
             "workflows": self.workflows,
         }

@@ -1,8 +1,8 @@
 """Who this device is to the server: its account, space and keys, kept inside the encrypted file.
 
-The first device registers: it makes its identity and the space key. Others join with a code that is valid once, for ten
-minutes: the code's secret proves that its holder was invited, and opens the space key that the inviting device
-sealed to it; the server sees neither. `client_sdk.keys` says how.
+The first device registers: it makes its identity, and the key that its file has becomes the space's. Others join with a
+code that is valid once, for ten minutes: the code's secret proves that its holder was invited, and opens the space key
+that the inviting device sealed to it; the server sees neither. `client_sdk.keys` says how.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import msgspec
 from client_sdk.commit import Corridor
 from client_sdk.errors import AlreadyRegistered, NotRegistered
 from client_sdk.keys import KEY_BYTES, DeviceIdentity, Invitation
+from client_sdk.reseal import take_key
+from client_sdk.seal import NONCE_BYTES, SpaceKey
 from client_sdk.writer import Writer
 
 if TYPE_CHECKING:
@@ -27,20 +29,17 @@ __all__ = ["Account", "Membership"]
 
 _NAME: Final = "membership"
 _INVITATION_BYTES: Final = 32
-_NONCE_BYTES: Final = 12
 _TOKEN_MARGIN: Final = dt.timedelta(minutes=1)  # a token about to expire is not worth sending
 
 
 class Membership(msgspec.Struct, frozen=True):
-    """What the device keeps of its place in a space. ``identity`` and ``space_key`` are secret."""
+    """What the device keeps of its place in a space. ``identity`` is secret."""
 
     url: str
     account: str
     space: str
     device: str
     identity: bytes
-    space_key: bytes
-    epoch: int = 1
 
 
 class Account:
@@ -81,10 +80,10 @@ class Account:
             home = await api.register(
                 public_key=identity.public_key, sign=identity.sign, name=platform.node() or "device"
             )
-        return await self._keep(url, home, identity, self._random(KEY_BYTES))
+        return await self._keep(url, home, identity, None)
 
     async def join(self, url: str, code: str) -> Membership:
-        """Enter the space of an invitation.
+        """Enter the space of an invitation. What is sealed in this file is sealed anew under its key.
 
         Raises `AlreadyRegistered`, `InvitationInvalid`, `InvitationExpired`, `InvitationUsed`,
         `ServerUnreachable`, `ServerRefused`.
@@ -101,14 +100,14 @@ class Account:
                 name=platform.node() or "device",
             )
         space_key = invitation.open_space_key(home.sealed, space=home.space)
-        return await self._keep(url, home, identity, space_key)
+        return await self._keep(url, home, identity, SpaceKey(space_key))
 
     async def invite(self) -> str:
         """Leave an invitation at the server and return its code. Raises `NotRegistered` and as `register`."""
         membership = self.require()
         invitation = Invitation.generate(self._random(_INVITATION_BYTES))
         sealed = invitation.seal_space_key(
-            membership.space_key, space=membership.space, nonce=self._random(_NONCE_BYTES)
+            self._writer.corridor.seals.keys[0].key, space=membership.space, nonce=self._random(NONCE_BYTES)
         )
         token = await self.token()
         async with await _api(membership.url) as api:
@@ -139,13 +138,15 @@ class Account:
             raise AlreadyRegistered(self.membership.space)
 
     async def _keep(
-        self, url: str, home: Registered, identity: DeviceIdentity, space_key: bytes
+        self, url: str, home: Registered, identity: DeviceIdentity, space_key: SpaceKey | None
     ) -> Membership:
-        membership = Membership(url, home.account, home.space, home.device, identity.private, space_key)
+        membership = Membership(url, home.account, home.space, home.device, identity.private)
         kept = msgspec.msgpack.encode(membership)
 
         def work(corridor: Corridor) -> None:
             corridor.connection.execute("INSERT INTO pjais_meta(name, value) VALUES (?, ?)", (_NAME, kept))
+            if space_key is not None:
+                take_key(corridor, space_key)
 
         await self._writer.run(work)
         self.membership, self._token = membership, home.token

@@ -1,7 +1,7 @@
 """Exporting: everything that is not deleted, in our own format, page by page.
 
 A file appears whole or not at all: it is written beside its place, flushed to the disk, and then renamed. Only its
-owner can read it, for it is plain text.
+owner can read it, for it is plain text. Sealed fields are left out unless ``include_sealed`` asks for them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,18 @@ __all__ = ["export_to", "export_to_file"]
 Progress = Callable[[int, int], None]
 
 
-async def export_to(hub: Hub, out: BinaryIO, *, now: dt.datetime, on_progress: Progress | None = None) -> int:
+async def export_to(
+    hub: Hub,
+    out: BinaryIO,
+    *,
+    now: dt.datetime,
+    include_sealed: bool = False,
+    on_progress: Progress | None = None,
+) -> int:
     """Write an export, of the time ``now``, to an open binary file; return how many records it has."""
-    total = sum([await collection.count() for collection in hub.collections.values()])
+    total = sum([await collection.count() for collection in hub.everything.values()])
     done = 0
-    async for records, chunk in export_chunks(hub, now=now):
+    async for records, chunk in export_chunks(hub, now=now, include_sealed=include_sealed):
         out.write(chunk)
         done += records
         if on_progress is not None:
@@ -35,7 +42,12 @@ async def export_to(hub: Hub, out: BinaryIO, *, now: dt.datetime, on_progress: P
 
 
 async def export_to_file(
-    hub: Hub, path: Path, *, now: dt.datetime, on_progress: Progress | None = None
+    hub: Hub,
+    path: Path,
+    *,
+    now: dt.datetime,
+    include_sealed: bool = False,
+    on_progress: Progress | None = None,
 ) -> int:
     """Write an export to a file, over one that is there; return how many records it has.
 
@@ -46,7 +58,9 @@ async def export_to_file(
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            records = await export_to(hub, out, now=now, on_progress=on_progress)
+            records = await export_to(
+                hub, out, now=now, include_sealed=include_sealed, on_progress=on_progress
+            )
             out.flush()
             os.fsync(out.fileno())
         draft.replace(path)

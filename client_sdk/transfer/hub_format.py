@@ -2,7 +2,8 @@
 
 One JSON object, in UTF-8. Each record stands on a line of its own, in the order of its id, with the names that
 documents have (camelCase), sets as sorted lists, times by RFC 3339 in UTC; maps are sorted by key. Two exports of equal
-records are equal, but for the time of the export. Sealed fields are not in it: the file is plain text.
+records are equal, but for the time of the export. Sealed fields are not in it unless they are asked for: the file is
+plain text. One that this device cannot open is never in it.
 
 ::
 
@@ -10,7 +11,7 @@ records are equal, but for the time of the export. Sealed fields are not in it: 
     "personas":[
     {"id":"…","createdAt":"…","updatedAt":"…","name":"Wren",…},
     …
-    ],"memories":[…],"conversations":[…],"workflows":[…]}}
+    ],"memories":[…],"relations":[…],"conversations":[…],"workflows":[…]}}
 
 Reading takes any layout of that object. A field that this version does not know is an error, not a loss.
 """
@@ -18,6 +19,7 @@ Reading takes any layout of that object. A field that this version does not know
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
@@ -25,9 +27,9 @@ from typing import Any
 import msgspec
 
 from client_sdk.hub import Hub
-from client_sdk.hub.records import Conversation, Memory, Persona, Workflow
+from client_sdk.hub.records import Conversation, Memory, Persona, Relation, Workflow
 from client_sdk.transfer.source import Entry, JsonFile
-from crdt.fields import Kind
+from crdt.fields import Kind, SealedValue
 from crdt.schema import Record, Schema, schema_of
 
 __all__ = ["FORMAT", "VERSION", "HubFile", "decode_record", "encode_record", "export_chunks"]
@@ -58,11 +60,12 @@ class _Codec:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self.names = [field.name for field in schema.fields if field.kind is not Kind.SEALED]
+        self.names = [field.name for field in schema.fields]
+        self.sealed = {field.name for field in schema.sealed}
         fields: list[Any] = [("id", str)]
         for field in schema.fields:
             if field.kind is Kind.SEALED:
-                fields.append((field.name, msgspec.UnsetType | None, msgspec.UNSET))
+                fields.append((field.name, field.type.value | msgspec.UnsetType, msgspec.UNSET))
             elif field.required:
                 fields.append((field.name, field.type.value))
             else:
@@ -76,22 +79,27 @@ class _Codec:
 
     def decode(self, data: Any) -> Record:
         decoded: Any = self.decoder.decode(data)
-        return self.schema.record(id=decoded.id, **{name: getattr(decoded, name) for name in self.names})
+        values = {name: getattr(decoded, name) for name in self.names}
+        given = {name: value for name, value in values.items() if value is not msgspec.UNSET}
+        return self.schema.record(id=decoded.id, **given)
 
-    def encode(self, record: Record) -> bytes:
+    def encode(self, record: Record, *, include_sealed: bool) -> bytes:
         values = {name: getattr(record, name) for name in self.names}
+        for name in self.sealed:
+            if not include_sealed or isinstance(values[name], SealedValue):
+                values[name] = msgspec.UNSET
         return _json.encode(self.struct(id=record.id, **values))
 
 
 _CODECS: dict[str, _Codec] = {
     codec.schema.collection: codec
-    for codec in (_Codec(schema_of(record)) for record in (Persona, Memory, Conversation, Workflow))
+    for codec in (_Codec(schema_of(record)) for record in (Persona, Memory, Relation, Conversation, Workflow))
 }
 
 
-def encode_record(collection: str, record: Record) -> bytes:
-    """Return a record of one of the Hub's collections as a JSON object on one line."""
-    return _CODECS[collection].encode(record)
+def encode_record(collection: str, record: Record, *, include_sealed: bool = False) -> bytes:
+    """Return a record of one of the Hub's collections as a JSON object on one line, without its sealed fields."""
+    return _CODECS[collection].encode(record, include_sealed=include_sealed)
 
 
 def decode_record(collection: str, data: bytes) -> Record:
@@ -135,7 +143,9 @@ class HubFile:
                 yield Entry(collection, record, where, len(memoryview(raw)))
 
 
-async def export_chunks(hub: Hub, *, now: dt.datetime) -> AsyncIterator[tuple[int, bytes]]:
+async def export_chunks(
+    hub: Hub, *, now: dt.datetime, include_sealed: bool = False
+) -> AsyncIterator[tuple[int, bytes]]:
     """Yield an export piece by piece, each with the number of its records; joined, they are the file.
 
     What is written meanwhile may be in it or not: each record is whole.
@@ -145,12 +155,15 @@ async def export_chunks(hub: Hub, *, now: dt.datetime) -> AsyncIterator[tuple[in
         0,
         f'{{"format":"{FORMAT}","version":{VERSION},"exported_at":{stamp},"collections":{{\n'.encode(),
     )
-    for number, (name, collection) in enumerate(hub.collections.items()):
+    for number, (name, collection) in enumerate(hub.everything.items()):
+        if name == "relations" and not await collection.count():
+            continue  # then also a program that knows no relations can read it
         yield 0, f'{"," if number else ""}"{name}":['.encode()
-        codec, last = _CODECS[name], ""
+        encode, last = functools.partial(_CODECS[name].encode, include_sealed=include_sealed), ""
         page = _PAGE_CONVERSATIONS if name == "conversations" else _PAGE
-        while records := await collection.where("id", ">", last).order_by("id").limit(page).all():
-            lines = b",\n".join(map(codec.encode, records))
+        everything = collection.order_by("id").limit(page).include(*_CODECS[name].schema.lazy)
+        while records := await everything.where("id", ">", last).all():
+            lines = b",\n".join(map(encode, records))
             yield len(records), (b",\n" if last else b"\n") + lines
             last = records[-1].id
         yield 0, b"\n]"

@@ -14,6 +14,7 @@ from loadtests.bench.device import bench_device, scratch
 from loadtests.bench.live import bench_live
 from loadtests.bench.product import bench_product
 from loadtests.bench.report import summary
+from loadtests.bench.sealed import bench_sealed
 from loadtests.bench.search import bench_search
 from loadtests.bench.server import bench_server
 from loadtests.bench.sync import bench_sync
@@ -25,6 +26,7 @@ BENCHES: Final[dict[str, Callable[[Path, int], None]]] = {
     "live": lambda folder, _: asyncio.run(bench_live(folder)),
     "product": lambda folder, records: asyncio.run(bench_product(folder, records=records)),
     "search": lambda folder, records: asyncio.run(bench_search(folder, records=records)),
+    "sealed": lambda _folder, _: bench_sealed(count=5_000),
     "server": lambda folder, _: bench_server(folder, updates=20_000),
     "sync": lambda folder, _: asyncio.run(bench_sync(folder, records=10_000, edits=300)),
 }

@@ -104,27 +104,27 @@ async def _ask(hub: Hub, personas: list[Persona]) -> None:
         return personas[n * 7 % PERSONAS].id
 
     questions: list[tuple[str, float, Callable[[int], Awaitable[Any]]]] = [
-        ("active personas by last use", 5, lambda _: active(hub).all()),
-        ("a persona's memories, the 100 most important", 10, lambda n: of_persona(hub, of(n)).all()),
-        ("recent conversations of a persona", 10, lambda n: recent(hub, of(n)).all()),
+        ("active personas by last use", 5, lambda _: _active(hub).all()),
+        ("a persona's memories, the 100 most important", 10, lambda n: _of_persona(hub, of(n)).all()),
+        ("recent conversations of a persona", 10, lambda n: _recent(hub, of(n)).all()),
     ]
     for name, most, work in questions:
         p50, p99 = await _timed(work)
         report(name, p50, "ms (p50)", p99=p99, target=f"<= {most:g} ms", is_reached=p50 <= most)
 
 
-def active(hub: Hub) -> Any:
+def _active(hub: Hub) -> Any:
     """The personas that are active, the last used first."""
     return hub.personas.where(is_active=True).order_by("last_used", "desc")
 
 
-def of_persona(hub: Hub, persona: str) -> Any:
+def _of_persona(hub: Hub, persona: str) -> Any:
     """A persona's memories, the most important first."""
     memories = hub.memories.where(persona_id=persona).where("importance", ">=", 20)
     return memories.order_by("importance", "desc").order_by("last_accessed", "desc").limit(100)
 
 
-def recent(hub: Hub, persona: str) -> Any:
+def _recent(hub: Hub, persona: str) -> Any:
     """A persona's conversations that are not archived, the newest first."""
     talks = hub.conversations.where(persona_id=persona, is_archived=False)
     return talks.order_by("updated_at", "desc").limit(50)
@@ -161,16 +161,16 @@ async def _a_day(hub: Hub, personas: list[Persona]) -> None:
 
 
 async def _home(hub: Hub) -> None:
-    await active(hub).cached().all()
+    await _active(hub).cached().all()
     await hub.conversations.where(is_archived=False).order_by("updated_at", "desc").limit(20).cached().all()
     await hub.memories.where(memory_tier="hot").cached().count()
 
 
 async def _persona_screen(hub: Hub, persona: str) -> None:
     await hub.personas.where(id=persona).cached().first()
-    await of_persona(hub, persona).cached().all()
+    await _of_persona(hub, persona).cached().all()
     await hub.memories.where(persona_id=persona).cached().group_count("type")
-    await recent(hub, persona).cached().all()
+    await _recent(hub, persona).cached().all()
 
 
 async def _visit(hub: Hub, chance: random.Random, persona: str) -> int:
@@ -178,12 +178,12 @@ async def _visit(hub: Hub, chance: random.Random, persona: str) -> int:
     writes = 0
     await _persona_screen(hub, persona)
     for kind in chance.sample(["person", "event", "task", "knowledge"], chance.randint(0, 2)):  # the tabs
-        await of_persona(hub, persona).where(type=kind).cached().all()
-    talk = await recent(hub, persona).first()
+        await _of_persona(hub, persona).where(type=kind).cached().all()
+    talk = await _recent(hub, persona).first()
     await hub.personas.increment_usage(persona)
     for _ in range(chance.randint(3, 12)):  # turns: what was said, what came back, and what that reminded of
         await hub.conversations.add_message(talk.id, Message(role="user", content="And then?"))
-        remembered = await of_persona(hub, persona).cached().all()
+        remembered = await _of_persona(hub, persona).cached().all()
         await hub.memories.touch(chance.choice(remembered).id)
         await hub.conversations.add_message(talk.id, Message(role="assistant", content="Then it rained."))
         writes += 3

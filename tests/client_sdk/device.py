@@ -63,13 +63,13 @@ def _laws(corridor: Corridor) -> None:
             continue
         rows = connection.execute(f"{table.select} WHERE id = ?", (record,)).fetchall()
         try:
-            values = None if contents.is_deleted else read(table.schema, contents)
+            values = None if contents.is_deleted else {"id": record, **read(table.schema, contents)}
         except DocumentUnreadable:
             values = None
         assert bool(rows) == bool(has_row) == (values is not None)
         if values is not None:
             (found,) = table.records(connection, rows)
-            assert {name: getattr(found, name) for name in values} == values
+            assert {name: getattr(found, name) for name in values} == table.opened(values)
         else:
             for child in table.lists.values():
                 left = connection.execute(f'SELECT 1 FROM "{child.name}" WHERE doc = ?', (doc,)).fetchall()

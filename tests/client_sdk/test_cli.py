@@ -25,6 +25,7 @@ from client_sdk.hub import sample_path
 __all__: list[str] = []
 
 DATA = Path(__file__).parent / "data"
+NOW = "2026-11-24T09:00:00Z"
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing of ours listens there
 
 Pjais = Callable[..., Result]
@@ -252,6 +253,17 @@ def test_an_export_goes_to_a_file_or_to_standard_output(made: Pjais, home: Path)
     )
     assert done == {"file": str(home / "out.json"), "records": sum(map(len, content["collections"].values()))}
     assert made("export", str(home / "absent" / "out.json")).exit_code == 1
+
+
+def test_an_export_has_secrets_only_when_it_is_asked_for_them(made: Pjais, home: Path) -> None:
+    persona = {"id": "w", "createdAt": NOW, "updatedAt": NOW, "name": "Wren", "apiKeys": {"models": "sk-1"}}
+    offered = {"format": "pjais-export", "version": 1, "collections": {"personas": [persona]}}
+    (home / "in.json").write_text(json.dumps(offered))
+    assert made("import", str(home / "in.json")).exit_code == 0
+    assert "sk-1" not in made("export").stdout
+    assert '"apiKeys":{"models":"sk-1"}' in made("export", "--with-secrets").stdout
+    assert made("export", str(home / "out.json"), "--with-secrets").exit_code == 0
+    assert "sk-1" in (home / "out.json").read_text()
 
 
 # --------------------------------------------------------------------------------------------------------- servers

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from client_sdk import Client, Collection, ValidationError
 from client_sdk.errors import DuplicateRecord, RecordNotFound
-from crdt.errors import CrdtError, NotAvailable
+from crdt.errors import CrdtError
 from tests.client_sdk.device import check_laws, open_device
 from tests.client_sdk.records import Line, Mood, Note
 
@@ -206,11 +206,6 @@ async def test_an_edit_that_would_make_a_text_too_long_is_refused(notes: Collect
     with pytest.raises(ValidationError, match=r"Note\.summary: got int; expected text to insert"):
         await notes.edit_text(note.id, "summary", insert=(0, 5))  # type: ignore[arg-type]
     assert (await notes.edit_text(note.id, "summary", insert=(0, "12345"))).summary == "12345" + "x" * 95
-
-
-async def test_sealed_fields_say_that_they_are_not_there_yet(notes: Collection[Note]) -> None:
-    with pytest.raises(NotAvailable, match="sealed field is not available yet"):
-        await notes.insert(Note(title="a", secret="s"))
 
 
 NUMBERS = itertools.count()

@@ -11,6 +11,8 @@ import pytest
 
 from client_sdk import Client
 from client_sdk.config import Config
+from client_sdk.reseal import take_key
+from client_sdk.seal import SpaceKey
 from client_sdk.sync.replica import apply_documents, apply_page
 from crdt import wire
 from crdt.changes import InsertText, SetRegister
@@ -103,6 +105,11 @@ KINDS: dict[str, Write] = {
     "transaction": transaction,
     "page": page,
     "documents": documents,
+    "insert sealed": lambda client: client.collection(Note).insert(Note(title="s", secret="sealed")),
+    "update sealed": lambda client: client.collection(Note).update("one", secret="another"),
+    "take_key": lambda client: client._writer.run(
+        lambda corridor: take_key(corridor, SpaceKey(b"s" * 32)), is_remote=True
+    ),
     "acknowledge": acknowledge,
     "set_generation": lambda client: client._replica.set_generation("g"),
     "rehome": lambda client: client._replica.rehome(),
@@ -116,7 +123,15 @@ async def prepared(tmp_path: Path) -> Path:
     async with open_device(path) as client:
         notes = client.collection(Note)
         await notes.insert(
-            Note(id="one", title="one", tags={"x", "y"}, body="body", lines=[Line(id="1")], views=2)
+            Note(
+                id="one",
+                title="one",
+                tags={"x", "y"},
+                body="body",
+                lines=[Line(id="1")],
+                views=2,
+                secret="sealed",
+            )
         )
         await notes.insert(Note(id="two", title="two"))
         await notes.insert(Note(id="gone", title="gone", scores=[1]))
@@ -130,7 +145,8 @@ async def state_of(client: Client) -> tuple[object, ...]:
     own = await client.sql("SELECT position, n FROM pjais_outbox ORDER BY position")
     cursor = await client.sql("SELECT generation, cursor FROM pjais_state")
     quarantined = await client.sql("SELECT code, record FROM pjais_quarantine ORDER BY 1, 2")
-    return (repr(notes), [tuple(row) for row in own], cursor, quarantined, await client.digest())
+    secrets = [note.secret for note in notes]
+    return (repr(notes), secrets, [tuple(row) for row in own], cursor, quarantined, await client.digest())
 
 
 @pytest.mark.parametrize("kind", KINDS)

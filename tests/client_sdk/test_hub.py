@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from client_sdk.errors import NotAvailable, RecordNotFound
+from client_sdk.errors import RecordNotFound
 from client_sdk.hub import Conversation, Hub, Memory, Message, Persona, Workflow, sample_path
 from client_sdk.transfer import import_file
-from crdt.errors import NotAvailable as KernelNotAvailable
 from crdt.errors import ValidationError
 from crdt.fields import Kind
 from crdt.schema import schema_of
@@ -113,9 +112,16 @@ async def test_a_record_at_its_bounds_is_kept_as_it_is(hub: Hub) -> None:
     assert (memory.memory_tier, memory.connection_count) == ("hot", 0)
 
 
-async def test_a_sealed_field_says_that_it_is_not_there_yet(hub: Hub) -> None:
-    with pytest.raises((NotAvailable, KernelNotAvailable), match="api_keys"):
-        await hub.personas.insert(Persona(name="Wren", api_keys={"models": "secret"}))
+async def test_a_persona_keeps_its_secrets(hub: Hub) -> None:
+    persona = await hub.personas.insert(Persona(name="Wren", private_memory={"mood": ["shy", 1]}))
+    persona = await hub.personas.update(persona.id, api_keys={"models": "sk-1"})
+    persona = await hub.personas.increment_usage(persona.id)
+    assert persona == await hub.personas.get(persona.id)
+    assert (persona.private_memory, persona.api_keys) == ({"mood": ["shy", 1]}, {"models": "sk-1"})
+    (row,) = await hub.client.sql("SELECT api_keys FROM personas")
+    assert b"sk-1" not in row["api_keys"]
+    with pytest.raises(ValidationError, match=r"Persona\.api_keys\[\.\.\.\]: got int"):
+        await hub.personas.update(persona.id, api_keys={"models": 5})
 
 
 def test_a_persona_needs_a_name_and_a_workflow_a_definition() -> None:

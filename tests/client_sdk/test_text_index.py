@@ -48,7 +48,6 @@ class Part(Item, kw_only=True):
     maybe: Literal["x"] | None = None
     colour: Colour = Colour.RED
     count: int = 0
-    hidden: Sealed[str | None] = None
     more: dict[str, Any] = {}
 
 

@@ -25,6 +25,7 @@ from client_sdk.transfer import (
 )
 from client_sdk.transfer.locomo import session_time
 from client_sdk.transfer.source import derived_id, shortened
+from crdt.fields import SealedValue
 
 __all__: list[str] = []
 
@@ -197,12 +198,33 @@ def test_a_sealed_field_is_not_in_a_line() -> None:
     assert b"apiKeys" not in line
 
 
+async def test_secrets_leave_and_come_only_when_asked_for(hub: Hub, tmp_path: Path) -> None:
+    await hub.personas.insert(Persona(id="wren", name="Wren", api_keys={"models": "sk-1"}))
+    await export_to_file(hub, tmp_path / "plain.json", now=NOW)
+    assert b"sk-1" not in (tmp_path / "plain.json").read_bytes()
+    await export_to_file(hub, tmp_path / "secrets.json", now=NOW, include_sealed=True)
+    for name, secrets in (("plain", None), ("secrets", {"models": "sk-1"})):
+        async with Hub.open(tmp_path / f"{name}.db", key=bytes(32)) as other:
+            await import_file(other, tmp_path / f"{name}.json")
+            persona = await other.personas.get("wren")
+            assert persona is not None
+            assert persona.api_keys == secrets
+
+
+def test_a_value_that_cannot_be_opened_is_not_exported() -> None:
+    persona = Persona(name="Wren")
+    persona.api_keys = SealedValue("why", b"bytes")  # type: ignore[assignment]
+    line = encode_record("personas", persona, include_sealed=True)
+    assert b"apiKeys" not in line
+    assert b'"privateMemory":null' in line
+
+
 # ------------------------------------------------------------------------------------------------------- ChatGPT
 
 
 async def test_the_current_branch_of_a_chatgpt_conversation_is_imported(hub: Hub) -> None:
     await import_file(hub, DATA / "chatgpt.json")
-    talk = await hub.conversations.where(summary="Knots for a hammock").first()
+    talk = await hub.conversations.where(summary="Knots for a hammock").include("messages").first()
     assert talk is not None
     assert [(message.role, message.content) for message in talk.messages] == [
         ("user", "Which knot holds a hammock?"),
@@ -216,7 +238,7 @@ async def test_the_current_branch_of_a_chatgpt_conversation_is_imported(hub: Hub
 
 async def test_times_models_and_pictures_of_a_chatgpt_message_are_kept(hub: Hub) -> None:
     await import_file(hub, DATA / "chatgpt.json")
-    talk = await hub.conversations.where(summary="Knots for a hammock").first()
+    talk = await hub.conversations.where(summary="Knots for a hammock").include("messages").first()
     assert talk is not None
     first, answer, picture, untimed, *_ = talk.messages
     assert first.timestamp == dt.datetime(2025, 7, 1, 9, 0, 1, 250_000, tzinfo=dt.UTC)
@@ -233,7 +255,7 @@ async def test_times_models_and_pictures_of_a_chatgpt_message_are_kept(hub: Hub)
 
 async def test_an_older_chatgpt_conversation_without_a_current_node_ends_at_its_newest_leaf(hub: Hub) -> None:
     await import_file(hub, DATA / "chatgpt.json")
-    talk = await hub.conversations.where(session_id="older-without-current-node").first()
+    talk = await hub.conversations.where(session_id="older-without-current-node").include("messages").first()
     assert talk is not None
     assert [message.content for message in talk.messages] == ["Ein Gruß aus Köln 🌧️", "Und zurück!"]
     assert talk.is_archived
@@ -276,7 +298,7 @@ async def test_a_locomo_file_becomes_personas_conversations_and_memories(hub: Hu
     nora, emil = [await hub.personas.where(name=name).first() for name in ("Nora", "Emil")]
     assert nora is not None
     assert emil is not None
-    talk = await hub.conversations.where(session_id="session_1").first()
+    talk = await hub.conversations.where(session_id="session_1").include("messages").first()
     assert talk is not None
     midnight = dt.datetime(2024, 3, 3, 0, 9, tzinfo=dt.UTC)
     assert [(message.role, message.timestamp) for message in talk.messages] == [
@@ -416,7 +438,7 @@ SESSION = {
         ),
         (hub_file(memories=[GOOD, {**GOOD, "id": "x", "content": {"n": 2**70}}]), "memories[1]", "64 bits"),
         (hub_file(memories=[GOOD, {**GOOD, "id": "x" * 201}]), "memories[1]", "200 bytes"),
-        (hub_file(personas=[{"id": "p", "name": "P", "apiKeys": {"a": "b"}}]), "personas[0]", "apiKeys"),
+        (hub_file(personas=[{"id": "p", "name": "P", "apiKeys": {"a": 5}}]), "personas[0]", "apiKeys"),
         (
             hub_file(conversations=[{"id": "c", "messages": [{"id": "m", "role": "tool", "content": ""}]}]),
             "conversations[0]",

@@ -85,8 +85,8 @@ MUTANTS: Final = (
     Mutant(
         "undo forgets the digest",
         "client_sdk/commit.py",
-        "        self.state, self.clock.last, *identity = rest\n",
-        "        _, self.clock.last, *identity = rest\n",
+        "        self.state, self.clock.last, self.seals.keys, *identity = rest\n",
+        "        _, self.clock.last, self.seals.keys, *identity = rest\n",
     ),
     Mutant(
         "undo forgets the documents",
