@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from client_sdk import notices
 from client_sdk.database import Connection
 from client_sdk.documents import Documents
 from client_sdk.errors import DuplicateRecord, RecordNotFound
@@ -66,12 +67,26 @@ class Sources(msgspec.Struct, frozen=True):
 
 
 class Committed(msgspec.Struct):
-    """What one transaction made true. ``version`` is its number: it grows from one to the next."""
+    """What one transaction made true; or several of other instances on this file (``is_foreign``).
 
-    version: int = 0
+    ``commits`` is the file's count of commits up to this one; listeners hear of them in this order. ``whole``:
+    collections of which anything may have changed. ``missed``: what other instances committed since the last one here.
+    ``is_call``: see `client_sdk.notices.Notice`.
+    """
+
     changes: list[Change] = []
     is_remote: bool = False
     pending: int = 0
+    commits: int = 0
+    is_foreign: bool = False
+    whole: frozenset[str] = frozenset()
+    missed: notices.Heard | None = None
+    is_call: bool = False
+
+    @property
+    def collections(self) -> frozenset[str]:
+        """Those in which something changed, or may have."""
+        return self.whole.union(change.collection for change in self.changes)
 
 
 class State(msgspec.Struct):
@@ -100,8 +115,11 @@ class Corridor:
         client: int,
         sources: Sources,
         document_bytes_max: int,
+        is_shared: bool = False,
     ) -> None:
         self.connection = connection
+        self.is_shared = is_shared  # other instances write to this file as well
+        self.instance = opening
         self.tables = tables
         self.seals = seals
         self.sources = sources
@@ -116,6 +134,7 @@ class Corridor:
         self.documents = Documents(connection, tables, client=client, bytes_max=document_bytes_max)
         self._before: tuple[Any, ...] = ()
         self._reading = 0
+        self._is_all_new = False  # what the transaction touched is not known by document
 
     # -- The frame of every transaction
 
@@ -124,6 +143,7 @@ class Corridor:
         self.committed = Committed()
         self.documents.begin()
         self._reading = 0
+        self._is_all_new = False
         log, outbox = self.log, self.outbox
         self._before = (
             log.next_doc,
@@ -136,11 +156,13 @@ class Corridor:
             self.incarnation,
             self.client,
         )
+        if self.is_shared:
+            self._catch_up()
         self.state.cursor = max(self.state.cursor, self.read_through)
 
     def finish(self) -> Committed:
         """Write the state's row; the last statement before COMMIT."""
-        state = self.state
+        state, committed = self.state, self.committed
         state.clock = self.clock.last
         state.commits += 1
         self.connection.execute(
@@ -155,9 +177,38 @@ class Corridor:
                 state.commits,
             ),
         )
-        self.committed.version = state.commits
-        self.committed.pending = self.outbox.pending
-        return self.committed
+        committed.pending, committed.commits = self.outbox.pending, state.commits
+        if self.is_shared:
+            notices.leave(
+                self.connection,
+                state.commits,
+                instance=self.instance,
+                numbers=notices.Numbers(self.log.next_doc, self.log.next_position, self.outbox.pending),
+                docs=None if self._is_all_new else self.documents.touched,
+                changes=committed.changes,
+                is_call=committed.is_call,
+            )
+        return committed
+
+    def _catch_up(self) -> None:
+        """Bring memory up to date with what other instances committed since the last transaction here."""
+        heard = notices.hear(self.connection, after=self.state.commits)
+        if heard is None:
+            return
+        self.state = _read_state(self.connection)
+        self.clock.last = max(self.clock.last, self.state.clock)
+        if (numbers := heard.numbers) is None:
+            self.log.read_numbers(self.connection)
+        else:
+            self.log.next_doc, self.log.next_position = numbers.next_doc, numbers.next_position
+        self.outbox.pending = heard.pending
+        if (docs := heard.docs) is None:
+            self.documents.drop_all()
+            self._become(*self.outbox.home(self.connection))
+        else:
+            for doc in docs:
+                self.documents.drop(doc)
+        self.committed.missed = heard
 
     def undo(self) -> None:
         """Go back to what was in memory at `begin`: the transaction did not commit."""
@@ -301,15 +352,13 @@ class Corridor:
             ).fetchall()
             for (doc,) in docs:
                 self.log.rename_client(connection, doc, old, new)
-            connection.execute(
-                "UPDATE pjais_outbox SET incarnation = ?, client = ? WHERE incarnation = ?",
-                (new_incarnation, new, taken),
-            )
+            self.outbox.move(connection, taken, new_incarnation, new)
         elif taken == self.incarnation:
             self.outbox.next_n = 1
         if taken == self.incarnation:
             self._become(new_incarnation, new)
         self.documents.drop_all()
+        self._is_all_new = True
 
     def _become(self, new_incarnation: int, client: int) -> None:
         self.incarnation = self.outbox.incarnation = new_incarnation

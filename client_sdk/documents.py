@@ -38,6 +38,11 @@ class Documents:
         """A transaction begins."""
         self._touched.clear()
 
+    @property
+    def touched(self) -> list[int]:
+        """The documents that the transaction read or changed."""
+        return list(self._touched)
+
     def undo(self) -> None:
         """It did not commit: let go of what it touched."""
         for doc in self._touched:

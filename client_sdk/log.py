@@ -68,6 +68,10 @@ class Log:
     """The next document number and log position, kept in memory by the writer."""
 
     def __init__(self, connection: Connection) -> None:
+        self.read_numbers(connection)
+
+    def read_numbers(self, connection: Connection) -> None:
+        """Read from the file what comes next."""
         self.next_doc = _scalar(connection, "SELECT coalesce(max(doc), 0) + 1 FROM pjais_documents")
         self.next_position = _scalar(connection, "SELECT coalesce(max(position), 0) + 1 FROM pjais_log")
         through = _scalar(connection, "SELECT coalesce(max(through), 0) + 1 FROM pjais_snapshots")

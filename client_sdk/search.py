@@ -174,7 +174,9 @@ class Search(Asked[R]):
             )  # rare words must win, however old
         records = self._records(connection, sorted({one.doc for one in found}))
         hits = (self._hit(connection, one, records[one.doc]) for one in found if one.doc in records)
-        return [hit for hit in hits if hit is not None]  # the index is a cache: what it alone knows is not there
+        return [
+            hit for hit in hits if hit is not None
+        ]  # the index is a cache: what it alone knows is not there
 
     def _find(self, connection: Connection, expression: str, *, ranked_max: int | None) -> list[_Found]:
         found: list[_Found] = []

@@ -51,10 +51,14 @@ class Hub:
         key: KeySource = None,
         config: Config | None = None,
         sources: Sources = SYSTEM,
+        multi_instance: bool = False,
     ) -> HubOpening:
         """Open the Hub's file at ``path``, or make it. Options and errors are those of `client_sdk.open`."""
         records: tuple[type[Record], ...] = (Persona, Memory, Relation, Conversation, Workflow)
-        return HubOpening(open_client(path, records=records, key=key, config=config, sources=sources))
+        opening = open_client(
+            path, records=records, key=key, config=config, sources=sources, multi_instance=multi_instance
+        )
+        return HubOpening(opening)
 
     @property
     def collections(self) -> dict[str, HubCollection[Any]]:

@@ -51,7 +51,13 @@ class Replica:
 
     async def pending_count(self) -> int:
         """Return how many durable updates the server has not acknowledged."""
-        return self._pending
+        if not self._writer.database.is_shared:
+            return self._pending
+        # Another instance may have written since a commit was last heard of, and what is read next would hold that.
+        return await self._writer.database.read(
+            lambda connection: int(connection.execute("SELECT count(*) FROM pjais_outbox").fetchone()[0]),
+            brief=True,
+        )
 
     async def pending(
         self, after: OutboxPlace | None, *, edits_max: int, bytes_max: int

@@ -292,6 +292,20 @@ async def test_the_sample_is_a_hub_of_a_size_that_shows_something(hub: Hub) -> N
     assert imported.messages >= 300
 
 
+# ------------------------------------------------------------------------------------------ several at once
+
+
+async def test_a_hub_that_several_have_open_is_one_hub(path: Path, key: bytes) -> None:
+    async with Hub.open(path, key=key, multi_instance=True) as one:
+        async with Hub.open(path, key=key, multi_instance=True) as other:
+            wren = await one.personas.insert(Persona(name="Wren"))
+            await other.personas.increment_usage(wren.id)
+            await one.personas.increment_usage(wren.id)
+            found = await other.personas.get(wren.id)
+            assert found is not None
+            assert found.usage_count == 2
+
+
 # ---------------------------------------------------------------------------------------------------------- search
 
 
