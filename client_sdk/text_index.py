@@ -41,6 +41,10 @@ _POSITIONS: Final = 1 << ITEM_BITS
 _RULES: Final = "rules 1"
 _TOKENIZER: Final = "porter unicode61 remove_diacritics 2"
 
+# Bytes of a leaf of FTS5's tree: as many as a row may have in a page of SQLCipher (4,096, less 80 for its seal) without
+# running over into a second one, as FTS5's own 4,050 do.
+_LEAF_BYTES: Final = 3_960
+
 # Thai and Lao, Myanmar, Khmer, kana, Han (with its extensions) and Hangul.
 _UNSPACED: Final = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff"
@@ -76,7 +80,10 @@ class TextTable:
             f" contentless_delete=1, tokenize='{_TOKENIZER}')"
         )
         listed = ", ".join(map(str, weights))
-        self.rank = f"INSERT INTO \"{name}\"(\"{name}\", rank) VALUES ('rank', 'bm25({listed})')"
+        self.settings = [
+            f"INSERT INTO \"{name}\"(\"{name}\", rank) VALUES ('rank', 'bm25({listed})')",
+            f'INSERT INTO "{name}"("{name}", rank) VALUES (\'pgsz\', {_LEAF_BYTES})',
+        ]
         self.insert = (
             f'INSERT OR REPLACE INTO "{name}"(rowid, {", ".join(columns)}) VALUES (?{", ?" * len(columns)})'
         )
@@ -164,7 +171,7 @@ class TextIndex:
 
     def statements(self) -> list[str]:
         """Return the statements that make the tables."""
-        return [statement for table in self.tables for statement in (table.create, table.rank)]
+        return [statement for table in self.tables for statement in (table.create, *table.settings)]
 
     @property
     def rules(self) -> str:

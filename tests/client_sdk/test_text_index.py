@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec import Meta
 
 import client_sdk
-from client_sdk import Client, Counter, Item, Record, SchemaError, Sealed, Text
+from client_sdk import Client, Counter, Item, Record, SchemaError, Sealed, Text, rows
 from client_sdk.database import Connection
 from client_sdk.text_index import ITEM_BITS, TextIndex, spaced
 from crdt.schema import schema_of
@@ -239,6 +239,40 @@ async def test_a_damaged_index_is_made_anew_when_the_file_is_opened(tmp_path: Pa
         await check_laws(client)
         await notes.insert(Note(title="title again"))
         assert len(await notes.search("title")) == 4
+
+
+async def test_an_index_is_made_anew_some_rows_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "_PAGE", 3)
+    async with open_device(tmp_path / "a.db") as client:
+        await client.collection(Note).insert_many(
+            [Note(title=f"title {n}", lines=[Line(id="1", content="said")] * (n % 5)) for n in range(10)]
+        )
+        await check_laws(client)  # it is what the writes made
+
+
+async def test_the_look_at_an_index_costs_the_same_however_long_it_is(tmp_path: Path) -> None:
+    steps: list[int] = []
+    async with open_device(tmp_path / "a.db") as client:
+        for _ in range(2):
+            await client.collection(Note).insert_many([Note(title="a title") for _ in range(2_000)])
+
+            def look(connection: Connection) -> int:
+                count = 0
+
+                def step() -> int:
+                    nonlocal count
+                    count += 1
+                    return 0
+
+                connection.set_progress_handler(step, 1)
+                assert client._tables[Note].is_indexed(connection)
+                connection.set_progress_handler(None, 0)
+                return count
+
+            steps.append(await client._writer.database.write(look))
+    assert steps[1] < steps[0] * 1.1
 
 
 async def test_a_field_that_becomes_searchable_is_indexed_when_the_file_is_opened(tmp_path: Path) -> None:
