@@ -89,7 +89,6 @@ class ListTable:
             f'INSERT INTO "{self.name}"(doc, position, {", ".join(names)}) VALUES (?, ?{", ?" * len(names)})'
         )
         self.select = f'SELECT doc, {", ".join(names)} FROM "{self.name}"'
-        self._select_between = f"{self.select} WHERE doc = ? AND position BETWEEN ? AND ? ORDER BY position"
         self._select_behind = (
             f'SELECT doc, position, {", ".join(names)} FROM "{self.name}"'
             " WHERE (doc, position) > (?, ?) ORDER BY doc, position LIMIT ?"
@@ -106,9 +105,11 @@ class ListTable:
             held = [getattr(item, column.name) for column in self.columns] if self.item else [item]
             yield (doc, position, *_encoded(self.columns, held))
 
-    def between(self, connection: Connection, doc: int, first: int, last: int) -> list[Any]:
-        """Return a record's items from one position to another, as far as there are any."""
-        rows = connection.execute(self._select_between, (doc, first, last)).fetchall()
+    def page(self, connection: Connection, doc: int, first: int, last: int) -> list[Any]:
+        """Return the items of a document from place ``first`` to ``last``, those that there are."""
+        rows = connection.execute(
+            f"{self.select} WHERE doc = ? AND position BETWEEN ? AND ? ORDER BY position", (doc, first, last)
+        )
         return [self.value(row[1:]) for row in rows]
 
     def pages(self, connection: Connection, size: int) -> Iterator[list[tuple[int, int, Any]]]:
@@ -266,7 +267,7 @@ class Table:
         if text.list_field is None:
             return self._values(self.held(connection, rowid) or ())
         doc, position = rowid >> ITEM_BITS, rowid & ((1 << ITEM_BITS) - 1)
-        (item,) = self.lists[text.list_field].between(connection, doc, position, position)
+        (item,) = self.lists[text.list_field].page(connection, doc, position, position)
         return item
 
     # -- Sealed fields

@@ -236,7 +236,7 @@ class Search(Asked[R]):
         if found.table.list_field is None or found.position is None:
             return msgspec.structs.replace(hit, snippet=self._snippets.of(found.table.held(record)))
         first, last = found.position - self._around, found.position + self._around
-        items = self._plan.table.lists[found.table.list_field].between(connection, found.doc, first, last)
+        items = self._plan.table.lists[found.table.list_field].page(connection, found.doc, first, last)
         place = found.position - max(0, first)
         if place >= len(items):
             return None
