@@ -30,7 +30,7 @@ from crdt.errors import SchemaError
 from crdt.fields import Kind, field_type
 from crdt.schema import Field, Schema
 
-__all__ = ["ITEM_BITS", "TextIndex", "TextTable", "spaced"]
+__all__ = ["ITEM_BITS", "TextIndex", "TextTable", "folded", "is_unspaced", "spaced"]
 
 #: The low bits of an item's rowid are its position: sixteen million items a list. Those behind are not indexed, and a
 #: list of so many short messages is past what one document may hold (`crdt.limits.DOCUMENT_BYTES_MAX`).
@@ -38,7 +38,7 @@ ITEM_BITS: Final = 24
 _POSITIONS: Final = 1 << ITEM_BITS
 
 # Part of a declaration's fingerprint: count it up when other words come out of the same record.
-_RULES: Final = "rules 1"
+_RULES: Final = "rules 2"
 _TOKENIZER: Final = "porter unicode61 remove_diacritics 2"
 
 # Bytes of a leaf of FTS5's tree: as many as a row may have in a page of SQLCipher (4,096, less 80 for its seal) without
@@ -51,15 +51,32 @@ _UNSPACED: Final = re.compile(
     "\U00020000-\U0003ffff])"
 )
 
+# What is written over a letter of an alphabet; the vowels of other scripts stand elsewhere in Unicode, and stay.
+_ACCENTS: Final = re.compile("[\u0300-\u036f]")
+
 # A word that FTS5 surely sees as one, or as some: what stands between blanks, with an English letter or a digit in it.
 _PROBE: Final = re.compile(r'(?<![^\s"\0])[^\s"\0]{0,40}[A-Za-z0-9][^\s"\0]{0,40}(?![^\s"\0])')
 
 
 def spaced(text: str) -> str:
-    """Return a text as it is indexed and asked for: compatible forms made one, unspaced scripts taken apart."""
+    """Return a text as it is indexed and asked for: `folded`, and unspaced scripts taken apart."""
+    return text if text.isascii() else _UNSPACED.sub(r" \1 ", folded(text))
+
+
+def folded(text: str) -> str:
+    """Return a text with case, accents and compatible forms made one, in every script.
+
+    FTS5's own tokenizer folds the accents of Latin letters only, and neither "ς" nor "ß". (Unicode 17, section 3.13.5.)
+    """
     if text.isascii():
-        return text
-    return _UNSPACED.sub(r" \1 ", unicodedata.normalize("NFKC", text))
+        return text.lower()
+    apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return unicodedata.normalize("NFKC", _ACCENTS.sub("", apart))
+
+
+def is_unspaced(text: str) -> bool:
+    """Return whether there is a character of a script that leaves no space between words."""
+    return _UNSPACED.search(text) is not None
 
 
 class TextTable:

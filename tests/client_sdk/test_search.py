@@ -57,10 +57,14 @@ def titles(hits: list[Hit[Note]]) -> list[str]:
         "京タ",
         "green",
         "river unheard-of",
+        "καφες",
+        "STRASSE",
     ],
 )
 async def test_a_note_is_found_by(notes: Collection[Note], text: str) -> None:
-    await notes.insert(Note(title="Runs by the river", body="to the café 東京タワー", tags={"green tea"}))
+    await notes.insert(
+        Note(title="Runs by the river", body="to the café 東京タワー, καφές, Straße", tags={"green tea"})
+    )
     await notes.insert(Note(title="Another one"))
     assert titles(await notes.search(text)) == ["Runs by the river"]
 
