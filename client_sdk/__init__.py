@@ -8,9 +8,12 @@ from __future__ import annotations
 from client_sdk.client import Client, open
 from client_sdk.collection import Collection
 from client_sdk.config import Config
+from client_sdk.events import Event, Missed
 from client_sdk.keys import KeyFile, OsKeyring
+from client_sdk.metrics import Metrics
 from client_sdk.query import Query
 from client_sdk.search import Hit, Search
+from client_sdk.storage import StorageAlert
 from client_sdk.sync.status import Status
 from crdt.errors import SchemaError, ValidationError
 from crdt.fields import Counter, Item, Sealed, SealedValue, Text
@@ -22,9 +25,12 @@ __all__ = [
     "Collection",
     "Config",
     "Counter",
+    "Event",
     "Hit",
     "Item",
     "KeyFile",
+    "Metrics",
+    "Missed",
     "NotLoaded",
     "OsKeyring",
     "Query",
@@ -34,6 +40,7 @@ __all__ = [
     "SealedValue",
     "Search",
     "Status",
+    "StorageAlert",
     "Text",
     "ValidationError",
     "open",

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import random
@@ -34,6 +33,7 @@ from client_sdk.errors import ClientError, ClosedClient, QueryError
 from client_sdk.instances import Lookout
 from client_sdk.keys import KeySource, derive_key, resolve_key
 from client_sdk.migrate import join, prepare, rebuild
+from client_sdk.observing import Observing
 from client_sdk.reading import Reading
 from client_sdk.reseal import reseal
 from client_sdk.rows import Table
@@ -48,7 +48,6 @@ from client_sdk.sync.status import Status
 from client_sdk.sync.switch import Switch
 from client_sdk.sync.transport import WebSocketTransport
 from client_sdk.views import Rerun
-from client_sdk.watch import Watches
 from client_sdk.workload import Workload
 from client_sdk.writer import Transaction, Writer
 from crdt.ids import client_id, incarnation
@@ -63,7 +62,7 @@ _log = logging.getLogger(__name__)
 SYSTEM = Sources(now_ms=lambda: time.time_ns() // 1_000_000, random=os.urandom)
 
 
-class Client:
+class Client(Observing):
     """An open device. Made by `open`; its methods belong to the event loop that opened it."""
 
     def __init__(
@@ -74,14 +73,10 @@ class Client:
         sources: Sources,
         board: Board | None = None,
     ) -> None:
-        self._writer = writer
+        super().__init__(writer, {table.name: table for table in tables.values()})
         self._tables = tables
         self._account = account
         self._sources = sources
-        self._watches = Watches(
-            functools.partial(writer.database.read, brief=True),
-            {table.name: table for table in tables.values()},
-        )
         self._workload = Workload(writer.database, self._watches.spawn)
         self._cache = ResultCache(
             self._watches, bytes_max=writer.database.config.result_cache_bytes, now=time.monotonic
@@ -209,6 +204,11 @@ class Client:
         """The space that this device is in."""
         return None if self._account.membership is None else self._account.membership.space
 
+    @property
+    def url(self) -> str | None:
+        """The server of that space."""
+        return None if self._account.membership is None else self._account.membership.url
+
     async def digest(self) -> tuple[str, int]:
         """Return the digest of all records (hexadecimal) and how many there are, deleted ones too: equal on
         equal devices.
@@ -231,6 +231,7 @@ class Client:
             _log.warning("the figures of the query advisor were not saved", exc_info=True)
         finally:
             await self._watches.close()
+            await self._feed.close()
             await self._writer.database.close()
 
     # -- Parts
@@ -241,6 +242,12 @@ class Client:
 
     def _make_runner(self, on_status: Callable[[Status], None] | None) -> Runner:
         membership = self._account.require()
+
+        def told(status: Status) -> None:
+            self._feed.status_changed(status)
+            if on_status is not None:
+                on_status(status)
+
         return Runner(
             self._replica,
             lambda: WebSocketTransport.connect(membership.url),
@@ -249,7 +256,7 @@ class Client:
             token=self._account.token,
             now_ms=self._sources.now_ms,
             random=random.random,
-            on_status=on_status,
+            on_status=told,
             software="pjais-sync",
         )
 

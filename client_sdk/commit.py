@@ -28,6 +28,7 @@ from client_sdk.materialize import Change, insert_rows, list_lengths, readable, 
 from client_sdk.outbox import Outbox
 from client_sdk.rows import Table
 from client_sdk.seal import Seals
+from client_sdk.state import State
 from crdt.changes import Operation, SetRegister
 from crdt.clock import HybridClock
 from crdt.contents import DELETED, Contents, add_digests
@@ -36,25 +37,13 @@ from crdt.ids import client_id, incarnation, record_id
 from crdt.records import create
 from crdt.schema import Record, check_record_id
 from crdt.sealed import Seal
+from crdt.tip import ItemsUnread, Tip
 from crdt.updates import CheckedUpdate, Creation
 from crdt.values import encode_value
 
-__all__ = ["Change", "Committed", "Corridor", "Sources", "State"]
+__all__ = ["Change", "Committed", "Corridor", "Sources"]
 
 R = TypeVar("R", bound=Record)
-
-STATE_SCHEMA = (
-    """CREATE TABLE pjais_state(
-        one INTEGER PRIMARY KEY CHECK (one = 1),
-        generation TEXT NOT NULL,
-        cursor INTEGER NOT NULL,
-        digest BLOB NOT NULL,
-        records INTEGER NOT NULL,
-        clock INTEGER NOT NULL,
-        commits INTEGER NOT NULL DEFAULT 0
-    )""",
-    "INSERT INTO pjais_state VALUES (1, '', 0, zeroblob(16), 0, 0, 0)",
-)
 
 _TRUE, _FALSE = b"\xc3", b"\xc2"
 
@@ -89,19 +78,6 @@ class Committed(msgspec.Struct):
         return self.whole.union(change.collection for change in self.changes)
 
 
-class State(msgspec.Struct):
-    """What the file says of itself in one row: how far it has read, what it comes to, its clock, and how often it was
-    written.
-    """
-
-    generation: str
-    cursor: int
-    digest: int
-    records: int
-    clock: int
-    commits: int
-
-
 class Corridor:
     """The writer thread's side. Use it only inside ``Database.write``."""
 
@@ -127,7 +103,7 @@ class Corridor:
         self.incarnation = opening
         self.log = Log(connection)
         self.outbox = Outbox(connection, incarnation=opening, client=client)
-        self.state = _read_state(connection)
+        self.state = State.read(connection)
         self.read_through = 0  # a cursor that nothing depends on: it is written with the next transaction
         self.clock = HybridClock(last=self.state.clock)
         self.committed = Committed()
@@ -165,18 +141,7 @@ class Corridor:
         state, committed = self.state, self.committed
         state.clock = self.clock.last
         state.commits += 1
-        self.connection.execute(
-            "UPDATE pjais_state SET generation = ?, cursor = ?, digest = ?, records = ?, clock = ?, commits = ?"
-            " WHERE one = 1",
-            (
-                state.generation,
-                state.cursor,
-                state.digest.to_bytes(16, "big"),
-                state.records,
-                state.clock,
-                state.commits,
-            ),
-        )
+        state.write(self.connection)
         committed.pending, committed.commits = self.outbox.pending, state.commits
         if self.is_shared:
             notices.leave(
@@ -195,7 +160,7 @@ class Corridor:
         heard = notices.hear(self.connection, after=self.state.commits)
         if heard is None:
             return
-        self.state = _read_state(self.connection)
+        self.state = State.read(self.connection)
         self.clock.last = max(self.clock.last, self.state.clock)
         if (numbers := heard.numbers) is None:
             self.log.read_numbers(self.connection)
@@ -319,7 +284,22 @@ class Corridor:
         self, table: Table, doc: int, record: str, plan: Callable[[Contents], list[Operation]]
     ) -> Contents:
         """As `edit`, of a document by its number, also where the record has no row. Return its contents."""
-        document = self.documents.use(doc)
+        tip = self.documents.tip(doc)
+        if tip is not None:
+            try:
+                return self._edit_held(table, doc, record, plan, tip)
+            except ItemsUnread:  # before anything was changed
+                pass
+        return self._edit_held(table, doc, record, plan, self.documents.use(doc))
+
+    def _edit_held(
+        self,
+        table: Table,
+        doc: int,
+        record: str,
+        plan: Callable[[Contents], list[Operation]],
+        document: Document | Tip,
+    ) -> Contents:
         planned = plan(document.contents)
         if not planned:
             return document.contents
@@ -328,7 +308,10 @@ class Corridor:
         ):
             planned = [*planned, SetRegister("updatedAt", encode_value(self.now()))]
         lengths = list_lengths(table, document.contents)
-        update, checked = document.edit(planned, reading=self.reading)
+        if isinstance(document, Tip):
+            update, checked = document.edit(planned, client=self.client, reading=self.reading)
+        else:
+            update, checked = document.edit(planned, reading=self.reading)
         self._record_local([(doc, table.name, record, update)])
         self.document_changed(doc, document, checked, lengths)
         return document.contents
@@ -372,7 +355,7 @@ class Corridor:
     # -- Documents and what is made from them
 
     def document_changed(
-        self, doc: int, document: Document, checked: CheckedUpdate | None, lengths: Mapping[str, int]
+        self, doc: int, document: Document | Tip, checked: CheckedUpdate | None, lengths: Mapping[str, int]
     ) -> None:
         """Bring digest and row up to date with a document that took one update (None: another whole document).
 
@@ -386,13 +369,18 @@ class Corridor:
             if checked is None:
                 has_row, change = write_whole_row(connection, table, doc, record, contents, had_row=has_row)
             else:
-                has_row, change = write_row(
-                    connection, table, doc, record, contents, checked, lengths, had_row=has_row
-                )
+                try:
+                    has_row, change = write_row(
+                        connection, table, doc, record, contents, checked, lengths, had_row=has_row
+                    )
+                except ItemsUnread:  # its row must be made anew
+                    self.document_changed(doc, self.documents.use(doc), None, lengths)
+                    return
             if change is not None:
                 self.committed.changes.append(change)
         self.log.set_row(connection, doc, digest, has_row=has_row)
         self._add_digests(digest - row.digest)
+        self.documents.changed(self.log, doc, document)
         self._compact(doc, document)
 
     def insert_received(
@@ -430,19 +418,15 @@ class Corridor:
         """Let a snapshot stand for all that the log has of a document."""
         self.log.write_snapshot(self.connection, doc, snapshot)
         document.compacted(len(snapshot))
+        self.documents.write_tip(self.log, doc, document)
 
     def _add_digests(self, difference: int, *, records: int = 0) -> None:
         self.state.digest = add_digests(self.state.digest, difference)
         self.state.records += records
 
-    def _compact(self, doc: int, document: Document) -> None:
+    def _compact(self, doc: int, document: Document | Tip) -> None:
         """Write a snapshot when the tail outgrew it: what was read to make it is at most what was written since."""
         if document.tail_bytes > max(TAIL_BYTES_MIN, document.snapshot_bytes):
+            if isinstance(document, Tip):
+                document = self.documents.use(doc)
             self.write_snapshot(doc, document, document.snapshot())
-
-
-def _read_state(connection: Connection) -> State:
-    generation, cursor, digest, records, clock, commits = connection.execute(
-        "SELECT generation, cursor, digest, records, clock, commits FROM pjais_state"
-    ).fetchone()
-    return State(generation, cursor, int.from_bytes(digest, "big"), records, clock, commits)

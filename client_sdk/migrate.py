@@ -12,14 +12,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from client_sdk.commit import STATE_SCHEMA, Corridor
+from client_sdk.commit import Corridor
 from client_sdk.database import Connection
 from client_sdk.errors import DeclaredOtherwise, NewerFile
 from client_sdk.log import SCHEMA as LOG_SCHEMA
+from client_sdk.log import TIPS_SCHEMA
 from client_sdk.materialize import write_whole_row
 from client_sdk.notices import SCHEMA as NOTICES_SCHEMA
 from client_sdk.outbox import SCHEMA as OUTBOX_SCHEMA
 from client_sdk.rows import Table
+from client_sdk.state import SCHEMA as STATE_SCHEMA
 from client_sdk.workload import SCHEMA as WORKLOAD_SCHEMA
 
 __all__ = ["FORMAT", "join", "prepare", "rebuild"]
@@ -42,6 +44,7 @@ _SINCE_1 = (  # what files of format 1 lack
     "ALTER TABLE pjais_state ADD COLUMN commits INTEGER NOT NULL DEFAULT 0",
     *NOTICES_SCHEMA,
     *WORKLOAD_SCHEMA,
+    TIPS_SCHEMA,
 )
 
 

@@ -32,20 +32,20 @@ __all__ = ["DEPTH_MAX", "Related", "connect", "disconnect", "recount", "related"
 DEPTH_MAX: Final = 8  # steps: past it nearly everything that hangs together is reached, and it only costs
 
 # Breadth first. The walk is a set of (memory, distance): circles end at the depth at the latest, and each memory is
-# shown at its least distance.
+# shown at its least distance. CROSS JOIN keeps the tables in order: from the walk outward, never through all memories.
 _WALK: Final = """
     WITH RECURSIVE walk(id, distance) AS (
         SELECT id, 0 FROM memories WHERE id = :start
         UNION
         SELECT m.id, w.distance + 1
-        FROM walk w JOIN relations e ON e.from_id = w.id AND e.is_connected = 1 {only}
-        JOIN memories m ON m.id = e.to_id WHERE w.distance < :depth
+        FROM walk w CROSS JOIN relations e ON e.from_id = w.id AND e.is_connected = 1 {only}
+        CROSS JOIN memories m ON m.id = e.to_id WHERE w.distance < :depth
         UNION
         SELECT m.id, w.distance + 1
-        FROM walk w JOIN relations e ON e.to_id = w.id AND e.is_connected = 1 {only}
-        JOIN memories m ON m.id = e.from_id WHERE w.distance < :depth
+        FROM walk w CROSS JOIN relations e ON e.to_id = w.id AND e.is_connected = 1 {only}
+        CROSS JOIN memories m ON m.id = e.from_id WHERE w.distance < :depth
     )
-    SELECT m.doc, min(w.distance) AS distance FROM walk w JOIN memories m ON m.id = w.id WHERE w.id != :start
+    SELECT m.doc, min(w.distance) AS distance FROM walk w CROSS JOIN memories m ON m.id = w.id WHERE w.id != :start
     GROUP BY m.doc ORDER BY distance, m.importance DESC, m.doc LIMIT :limit
 """
 

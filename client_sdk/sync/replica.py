@@ -207,6 +207,8 @@ def _apply_update(
 ) -> None:
     key = (collection, record)
     doc = known.get(key)
+    if doc is not None and _apply_at_tip(corridor, collection, doc, client, update):
+        return
     document = Document(client=corridor.client) if doc is None else corridor.documents.use(doc)
     lengths = list_lengths(corridor.tables.get(collection), document.contents)
     try:
@@ -222,6 +224,24 @@ def _apply_update(
     corridor.log.append(corridor.connection, [(doc, client, update)])
     corridor.document_changed(doc, document, checked, lengths)
     corridor.clock.observe(document.contents.reading_max(), corridor.sources.now_ms())
+
+
+def _apply_at_tip(corridor: Corridor, collection: str, doc: int, client: int, update: bytes) -> bool:
+    """Take an update that only goes on at the end of a long document which is not in memory; return whether it was."""
+    tip = corridor.documents.tip(doc)
+    if tip is None:
+        return False
+    lengths = list_lengths(corridor.tables.get(collection), tip.contents)
+    try:
+        checked = tip.take(update, client=client)
+    except UpdateRefused:  # the document says why
+        return False
+    if checked is None:
+        return False
+    corridor.log.append(corridor.connection, [(doc, client, update)])
+    corridor.document_changed(doc, tip, checked, lengths)
+    corridor.clock.observe(tip.contents.reading_max(), corridor.sources.now_ms())
+    return True
 
 
 def _merge_snapshot(corridor: Corridor, doc: int, snapshot: bytes) -> None:

@@ -19,6 +19,7 @@ from loadtests.bench.sealed import bench_sealed
 from loadtests.bench.search import bench_search
 from loadtests.bench.server import bench_server
 from loadtests.bench.sync import bench_sync
+from loadtests.bench.talks import bench_talks
 
 __all__: list[str] = []
 
@@ -29,6 +30,7 @@ BENCHES: Final[dict[str, Callable[[Path, int], None]]] = {
     "product": lambda folder, records: asyncio.run(bench_product(folder, records=records)),
     "sealed": lambda _folder, _: bench_sealed(count=5_000),
     "search": lambda folder, records: asyncio.run(bench_search(folder, records=records)),
+    "talks": lambda folder, _: asyncio.run(bench_talks(folder)),
     "server": lambda folder, _: bench_server(folder, updates=20_000),
     "sync": lambda folder, _: asyncio.run(bench_sync(folder, records=10_000, edits=300)),
 }

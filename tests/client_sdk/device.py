@@ -68,7 +68,7 @@ def _laws(corridor: Corridor) -> None:
             values = None
         assert bool(rows) == bool(has_row) == (values is not None)
         if values is not None:
-            (found,) = table.records(connection, rows)
+            (found,) = table.records(connection, rows, None)
             assert {name: getattr(found, name) for name in values} == table.opened(values)
         else:
             for child in table.lists.values():

@@ -170,6 +170,7 @@ async def test_a_file_of_format_1_is_brought_up_to_date_by_whoever_is_alone_with
 
     def go_back(connection: Connection) -> None:
         connection.execute("DROP TABLE pjais_notices")
+        connection.execute("DROP TABLE pjais_tips")
         connection.execute("ALTER TABLE pjais_state DROP COLUMN commits")
         connection.execute("PRAGMA user_version = 1")
 
@@ -182,6 +183,7 @@ async def test_a_file_of_format_1_is_brought_up_to_date_by_whoever_is_alone_with
             await client.collection(thing).insert(thing(name="b"))  # type: ignore[call-arg]
             assert await client.sql("SELECT commits FROM pjais_state") == [(2,)]
             assert len(await client.sql("SELECT * FROM pjais_notices")) == 2 * is_shared
+            assert await client.sql("SELECT * FROM pjais_tips") == []
             await check_laws(client)
 
 

@@ -213,14 +213,21 @@ async def test_a_page_and_the_count_cost_what_they_show(hub: Hub) -> None:
     assert not [plan for plan in plans if "SCAN" in plan or "TEMP" in plan]
 
 
-async def test_a_live_list_of_conversations_is_patched_without_reading_any_messages(hub: Hub) -> None:
+async def test_a_live_list_of_conversations_is_patched_without_reading_any_messages(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await hub.conversations.insert_many([Conversation(id="a", messages=said("x")), Conversation(id="b")])
     told = hub.conversations.recent().watch()
     await anext(told)
     read: list[str] = []
     table = hub.conversations.table
     original = table._lists
-    table._lists = lambda *parts: (read.append(parts[1].name), original(*parts))[1]  # type: ignore[method-assign, func-returns-value]
+
+    def listen(connection: Any, child: Any, docs: Any) -> Any:
+        read.append(child.name)
+        return original(connection, child, docs)
+
+    monkeypatch.setattr(table, "_lists", listen)
     await hub.conversations.add_message("a", said("y")[0])
     (newest, *_) = await anext(told)
     assert (newest.id, is_bare(newest), read) == ("a", True, [])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from client_sdk.errors import QueryError, RecordNotFound
 from client_sdk.hub import Hub, Memory
-from client_sdk.hub.relations import DEPTH_MAX, relation_id
+from client_sdk.hub.relations import _WALK, DEPTH_MAX, relation_id
 from client_sdk.transfer import export_to, import_file
 from crdt.errors import ValidationError
 from tests.client_sdk.hub.conftest import Pair
@@ -269,6 +269,13 @@ async def test_listing_and_walking_use_the_indexes(hub: Hub) -> None:
     assert "relations_by_from_id_and_is_connected" in plan
     assert "relations_by_to_id_and_is_connected" in plan
     assert "SCAN relations" not in plan
+    bound = {"start": "a", "depth": 2, "limit": 9}
+    rows = await hub.client._writer.read(
+        lambda connection: connection.execute(f"EXPLAIN QUERY PLAN {_WALK.format(only='')}", bound).fetchall()
+    )
+    plans = [row[3] for row in rows]
+    assert {plan for plan in plans if plan.startswith("SCAN")} <= {"SCAN w"}
+    assert sum("relations_by_" in plan for plan in plans) == 2
 
 
 # -------------------------------------------------------------------------------------------------- all around
