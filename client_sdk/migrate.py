@@ -2,7 +2,7 @@
 
 A collection whose declaration changed has its tables dropped and made anew from the documents (`rebuild`), which hold
 everything, also fields that no version here knows. One that is no longer declared loses its tables, not its documents.
-A text index that does not count as many rows as there are is made anew from them.
+A text index that looks damaged is made anew from the rows (`Table.is_indexed` says what is looked at).
 """
 
 from __future__ import annotations

@@ -18,14 +18,14 @@ import datetime as dt
 import enum
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast, get_type_hints
+from typing import Any, Final, cast, get_type_hints
 
 import msgspec
 
 from client_sdk.database import Connection, SqlError
 from client_sdk.errors import QueryError
 from client_sdk.seal import NONCE_BYTES, SealedField, Seals
-from client_sdk.text_index import ITEM_BITS, TextIndex
+from client_sdk.text_index import ITEM_BITS, TextIndex, TextTable
 from crdt.errors import SchemaError
 from crdt.fields import FieldType, Kind, field_type
 from crdt.schema import Field, Record, Schema
@@ -35,6 +35,7 @@ __all__ = ["Column", "ListTable", "Table", "from_sql", "to_sql"]
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
+_PAGE: Final = 1_000  # rows in memory at once while the text index is made anew
 _json = msgspec.json.Encoder(order="deterministic")
 
 Encode = Callable[[Any], Any]
@@ -88,9 +89,9 @@ class ListTable:
             f'INSERT INTO "{self.name}"(doc, position, {", ".join(names)}) VALUES (?, ?{", ?" * len(names)})'
         )
         self.select = f'SELECT doc, {", ".join(names)} FROM "{self.name}"'
-        self.select_newest = (
-            f'SELECT position, doc, {", ".join(names)} FROM "{self.name}"'
-            " ORDER BY doc DESC, position DESC LIMIT 1"
+        self._select_behind = (
+            f'SELECT doc, position, {", ".join(names)} FROM "{self.name}"'
+            " WHERE (doc, position) > (?, ?) ORDER BY doc, position LIMIT ?"
         )
         self.create = (
             f'CREATE TABLE "{self.name}"(doc INTEGER NOT NULL, position INTEGER NOT NULL, '
@@ -110,6 +111,13 @@ class ListTable:
             f"{self.select} WHERE doc = ? AND position BETWEEN ? AND ? ORDER BY position", (doc, first, last)
         )
         return [self.value(row[1:]) for row in rows]
+
+    def pages(self, connection: Connection, size: int) -> Iterator[list[tuple[int, int, Any]]]:
+        """Yield all records' items in order, ``size`` at a time: document, position, item."""
+        place = (-1, -1)
+        while rows := connection.execute(self._select_behind, (*place, size)).fetchall():
+            yield [(row[0], row[1], self.value(row[2:])) for row in rows]
+            place = rows[-1][:2]
 
     def value(self, row: Sequence[Any]) -> Any:
         """Return the item of a row's columns."""
@@ -219,49 +227,48 @@ class Table:
             self.text.delete(connection, doc)
 
     def is_indexed(self, connection: Connection) -> bool:
-        """Return whether the text index has as many rows as there are, and finds the newest; it sees no more damage."""
+        """Return whether the text index begins and ends where the rows do, and finds the newest by a word.
+
+        It costs the same however many there are; damage in between is not seen.
+        """
         try:
             for text in self.text.tables if self.text else ():
-                newest: tuple[int, Any] | None = None
-                if text.list_field is None:
-                    rows = self.name
-                    row = connection.execute(f"{self.select} ORDER BY doc DESC LIMIT 1").fetchone()
-                    if row is not None:
-                        newest = row[0], self._values(row)
-                else:
-                    child = self.lists[text.list_field]
-                    rows = child.name
-                    row = connection.execute(child.select_newest).fetchone()
-                    if row is not None and row[0] < 1 << ITEM_BITS:
-                        newest = row[1] << ITEM_BITS | row[0], child.value(row[2:])
-                if not text.is_whole(connection, rows, newest):
+                if not text.has_ends(
+                    connection, self.lists[text.list_field].name if text.list_field else self.name
+                ):
+                    return False
+                newest = text.newest(connection)
+                if newest is not None and not text.finds(
+                    connection, newest, self._value_at(connection, text, newest)
+                ):
                     return False
         except SqlError:
             return False
         return True
 
     def index_again(self, connection: Connection) -> None:
-        """Make the text index anew from the rows."""
+        """Make the text index anew from the rows, some at a time."""
         if self.text is None:
             return
         self.text.make_anew(connection)
-        rows = connection.execute(f"{self.select} ORDER BY doc").fetchall()
-        for start in range(0, len(rows), 500):
-            some = rows[start : start + 500]
-            lists = {
-                name: self._lists(connection, self.lists[name], [row[0] for row in some])
-                for name in self.text.lists
-            }
-            self.text.insert(
-                connection,
-                [
-                    (
-                        row[0],
-                        self._values(row) | {name: found.get(row[0], []) for name, found in lists.items()},
-                    )
-                    for row in some
-                ],
-            )
+        if self.text.record is not None:
+            last = -1
+            while rows := connection.execute(
+                f"{self.select} WHERE doc > ? ORDER BY doc LIMIT {_PAGE}", (last,)
+            ).fetchall():
+                self.text.insert_records(connection, [(row[0], self._values(row)) for row in rows])
+                last = rows[-1][0]
+        for name in self.text.lists:
+            for page in self.lists[name].pages(connection, _PAGE):
+                self.text.insert_items(connection, name, page)
+
+    def _value_at(self, connection: Connection, text: TextTable, rowid: int) -> Any:
+        """Return what a row of a text table was made of: the values of a record, or an item."""
+        if text.list_field is None:
+            return self._values(self.held(connection, rowid) or ())
+        doc, position = rowid >> ITEM_BITS, rowid & ((1 << ITEM_BITS) - 1)
+        (item,) = self.lists[text.list_field].page(connection, doc, position, position)
+        return item
 
     # -- Sealed fields
 
@@ -324,17 +331,17 @@ class Table:
 
     def record(self, row: Sequence[Any], lists: Mapping[str, list[Any]]) -> Record:
         """Return the record of a row of ``select`` and of its lists; lazy ones that are not given are not loaded."""
-        fields: dict[str, Any] = {**self.schema.lazy, **self._values(row), **lists}
+        fields = {**self.schema.lazy, **self._values(row), **lists}
+        for place, sealed in self._sealed:
+            fields[self._names[place]] = sealed.open(row[1], row[place + 2])
         return self.schema.record(**fields)
 
     def _values(self, row: Sequence[Any]) -> dict[str, Any]:
-        """Return the values of a row of ``select`` by name, without lists."""
+        """Return the values of a row of ``select`` by name, without lists, and sealed ones as they are."""
         held = list(row[2:])
         for place, decode in self._decoders:
             if held[place] is not None:
                 held[place] = decode(held[place])
-        for place, sealed in self._sealed:
-            held[place] = sealed.open(row[1], held[place])
         return {"id": row[1], **dict(zip(self._names, held, strict=True))}
 
     def _some(self, connection: Connection, doc: int, names: Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import enum
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -30,7 +30,7 @@ from crdt.errors import SchemaError
 from crdt.fields import Kind, field_type
 from crdt.schema import Field, Schema
 
-__all__ = ["ITEM_BITS", "TextIndex", "TextTable", "spaced"]
+__all__ = ["ITEM_BITS", "TextIndex", "TextTable", "folded", "is_unspaced", "spaced"]
 
 #: The low bits of an item's rowid are its position: sixteen million items a list. Those behind are not indexed, and a
 #: list of so many short messages is past what one document may hold (`crdt.limits.DOCUMENT_BYTES_MAX`).
@@ -38,8 +38,12 @@ ITEM_BITS: Final = 24
 _POSITIONS: Final = 1 << ITEM_BITS
 
 # Part of a declaration's fingerprint: count it up when other words come out of the same record.
-_RULES: Final = "rules 1"
+_RULES: Final = "rules 2"
 _TOKENIZER: Final = "porter unicode61 remove_diacritics 2"
+
+# Bytes of a leaf of FTS5's tree: as many as a row may have in a page of SQLCipher (4,096, less 80 for its seal) without
+# running over into a second one, as FTS5's own 4,050 do.
+_LEAF_BYTES: Final = 3_960
 
 # Thai and Lao, Myanmar, Khmer, kana, Han (with its extensions) and Hangul.
 _UNSPACED: Final = re.compile(
@@ -47,15 +51,32 @@ _UNSPACED: Final = re.compile(
     "\U00020000-\U0003ffff])"
 )
 
+# What is written over a letter of an alphabet; the vowels of other scripts stand elsewhere in Unicode, and stay.
+_ACCENTS: Final = re.compile("[\u0300-\u036f]")
+
 # A word that FTS5 surely sees as one, or as some: what stands between blanks, with an English letter or a digit in it.
 _PROBE: Final = re.compile(r'(?<![^\s"\0])[^\s"\0]{0,40}[A-Za-z0-9][^\s"\0]{0,40}(?![^\s"\0])')
 
 
 def spaced(text: str) -> str:
-    """Return a text as it is indexed and asked for: compatible forms made one, unspaced scripts taken apart."""
+    """Return a text as it is indexed and asked for: `folded`, and unspaced scripts taken apart."""
+    return text if text.isascii() else _UNSPACED.sub(r" \1 ", folded(text))
+
+
+def folded(text: str) -> str:
+    """Return a text with case, accents and compatible forms made one, in every script.
+
+    FTS5's own tokenizer folds the accents of Latin letters only, and neither "ς" nor "ß". (Unicode 17, section 3.13.5.)
+    """
     if text.isascii():
-        return text
-    return _UNSPACED.sub(r" \1 ", unicodedata.normalize("NFKC", text))
+        return text.lower()
+    apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return unicodedata.normalize("NFKC", _ACCENTS.sub("", apart))
+
+
+def is_unspaced(text: str) -> bool:
+    """Return whether there is a character of a script that leaves no space between words."""
+    return _UNSPACED.search(text) is not None
 
 
 class TextTable:
@@ -76,7 +97,10 @@ class TextTable:
             f" contentless_delete=1, tokenize='{_TOKENIZER}')"
         )
         listed = ", ".join(map(str, weights))
-        self.rank = f"INSERT INTO \"{name}\"(\"{name}\", rank) VALUES ('rank', 'bm25({listed})')"
+        self.settings = [
+            f"INSERT INTO \"{name}\"(\"{name}\", rank) VALUES ('rank', 'bm25({listed})')",
+            f'INSERT INTO "{name}"("{name}", rank) VALUES (\'pgsz\', {_LEAF_BYTES})',
+        ]
         self.insert = (
             f'INSERT OR REPLACE INTO "{name}"(rowid, {", ".join(columns)}) VALUES (?{", ?" * len(columns)})'
         )
@@ -93,28 +117,43 @@ class TextTable:
         """Return a row of ``insert``."""
         return (rowid, *map(spaced, self.held(value)))
 
-    def is_whole(self, connection: Connection, rows: str, newest: tuple[int, Any] | None) -> bool:
-        """Return whether there are as many rows as in the table ``rows``, and the newest of those is found.
-
-        It costs two counts and one search; other damage is not seen. Raises `SqlError` where FTS5 sees some.
-        """
+    def has_ends(self, connection: Connection, rows: str) -> bool:
+        """Return whether the first and the last row are those of the table ``rows``. Raises `SqlError` on damage."""
+        place = "rowid" if self.list_field is None else f"rowid >> {ITEM_BITS}, rowid & {_POSITIONS - 1}"
+        of = "doc" if self.list_field is None else "doc, position"
         limit = f" WHERE position < {_POSITIONS}" if self.list_field else ""
-        ((indexed, held),) = connection.execute(
-            f'SELECT (SELECT count(*) FROM "{self.name}_docsize"), (SELECT count(*) FROM "{rows}"{limit})'
-        ).fetchall()
-        if (
-            indexed != held
-        ):  # what FTS5 itself counts, in its averages, is not lowered by deletes without content
+        return all(
+            connection.execute(
+                f'SELECT {place} FROM "{self.name}_docsize" ORDER BY id {way} LIMIT 1'
+            ).fetchone()
+            == connection.execute(
+                f'SELECT {of} FROM "{rows}"{limit} ORDER BY {of.replace(",", f" {way},")} {way} LIMIT 1'
+            ).fetchone()
+            for way in ("ASC", "DESC")
+        )
+
+    def newest(self, connection: Connection) -> int | None:
+        """Return the last row's number, None if there is none."""
+        (rowid,) = connection.execute(f'SELECT max(id) FROM "{self.name}_docsize"').fetchone()
+        return None if rowid is None else int(rowid)
+
+    def finds(self, connection: Connection, rowid: int, value: Any) -> bool:
+        """Return whether a row is found by a word of the record or item that it was made of, if there is a plain one.
+
+        Raises `SqlError` where FTS5 sees damage.
+        """
+        (averages,) = connection.execute(
+            f'SELECT ifnull(max(length(block)), 0) FROM "{self.name}_data" WHERE id = 1'
+        ).fetchone()
+        if not averages:
             return False
-        if newest is None:
-            return True
-        rowid, value = newest
         for place, text in zip(self.places, self.held(value), strict=True):
             if found := _PROBE.search(spaced(text)):
-                # The rank needs the averages too.
-                sql = f'SELECT rank FROM "{self.name}" WHERE "{self.name}" MATCH ? AND rowid = ?'
-                probe = f'"f_{place}" : "{found.group()}"'
-                return connection.execute(sql, (probe, rowid)).fetchone() is not None
+                sql = f'SELECT 1 FROM "{self.name}" WHERE "{self.name}" MATCH ? AND rowid = ?'
+                return (
+                    connection.execute(sql, (f'"f_{place}" : "{found.group()}"', rowid)).fetchone()
+                    is not None
+                )
         return True
 
 
@@ -149,7 +188,7 @@ class TextIndex:
 
     def statements(self) -> list[str]:
         """Return the statements that make the tables."""
-        return [statement for table in self.tables for statement in (table.create, table.rank)]
+        return [statement for table in self.tables for statement in (table.create, *table.settings)]
 
     @property
     def rules(self) -> str:
@@ -159,15 +198,30 @@ class TextIndex:
     # -- Writing
 
     def insert(self, connection: Connection, records: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-        """Index records that are not indexed, each by its document's number."""
+        """Index records that are not indexed, each by its document's number, with their lists."""
         records = list(records)
+        self.insert_records(connection, records)
+        for name in self.lists:
+            self.insert_items(
+                connection,
+                name,
+                ((doc, place, item) for doc, values in records for place, item in enumerate(values[name])),
+            )
+
+    def insert_records(
+        self, connection: Connection, records: Iterable[tuple[int, Mapping[str, Any]]]
+    ) -> None:
+        """Index the single fields of records."""
         if self.record is not None:
             row = self.record.row
             connection.executemany(self.record.insert, [row(doc, values) for doc, values in records])
-        for name in self.lists:
-            items = [one for doc, values in records for one in self._items(name, doc, 0, values[name])]
-            if items:
-                connection.executemany(self.lists[name].insert, items)
+
+    def insert_items(self, connection: Connection, field: str, items: Iterable[tuple[int, int, Any]]) -> None:
+        """Index items of a list: document, position, item."""
+        row = self.lists[field].row
+        made = [row(doc << ITEM_BITS | place, item) for doc, place, item in items if place < _POSITIONS]
+        if made:
+            connection.executemany(self.lists[field].insert, made)
 
     def replace(self, connection: Connection, doc: int, values: Mapping[str, Any]) -> None:
         """Index a record's single fields anew."""
@@ -181,7 +235,7 @@ class TextIndex:
 
     def append(self, connection: Connection, doc: int, field: str, first: int, items: Iterable[Any]) -> None:
         """Index items at the end of a list that has ``first`` items."""
-        connection.executemany(self.lists[field].insert, self._items(field, doc, first, items))
+        self.insert_items(connection, field, ((doc, place, item) for place, item in enumerate(items, first)))
 
     def delete(self, connection: Connection, doc: int) -> None:
         """Forget a record."""
@@ -198,13 +252,6 @@ class TextIndex:
             connection.execute(f'DROP TABLE IF EXISTS "{table.name}"')
         for statement in self.statements():
             connection.execute(statement)
-
-    def _items(self, field: str, doc: int, first: int, items: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
-        row = self.lists[field].row
-        for position, item in enumerate(items, first):
-            if position >= _POSITIONS:
-                return
-            yield row(doc << ITEM_BITS | position, item)
 
     @staticmethod
     def _delete_list(connection: Connection, doc: int, table: TextTable) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from client_sdk.text_index import spaced
+from client_sdk.text_index import folded, is_unspaced, spaced
 
 __all__ = ["TYPED_CHARS_MAX", "TYPED_WORDS_MAX", "Snippets", "Typed"]
 
@@ -106,9 +106,9 @@ class Snippets:
     def __init__(self, typed: Typed, marks: tuple[str, str]) -> None:
         self._marks = marks
         self._wanted = [
-            (folded, typed.is_last_open and number == len(typed.parts) - 1)
+            (word, typed.is_last_open and number == len(typed.parts) - 1)
             for number, part in enumerate(typed.parts)
-            for folded in map(_folded, _WORD.findall(spaced(part)))
+            for word in map(folded, _WORD.findall(spaced(part)))
         ]
         self._beginnings = tuple({word[:_SHARED_CHARS_MIN] for word, _ in self._wanted})
         plain = [re.escape(one) for one in self._beginnings if one.isascii()]
@@ -133,8 +133,8 @@ class Snippets:
         for match in words.finditer(text):
             word, base = match.group(), match.start()
             for piece, offset in ((word, 0),) if word.isascii() else _pieces(word):
-                folded = _folded(piece)
-                if not (folded.startswith(self._beginnings) and self._is_wanted(folded)):
+                plain = folded(piece)
+                if not (plain.startswith(self._beginnings) and self._is_wanted(plain)):
                     continue
                 start, end = base + offset, base + offset + len(piece)
                 while end < len(text) and unicodedata.category(text[end])[0] == "M":
@@ -144,8 +144,8 @@ class Snippets:
                 found.append((start, end))
         return found
 
-    def _is_wanted(self, folded: str) -> bool:
-        return any(_is_same(folded, word, is_open=is_open) for word, is_open in self._wanted)
+    def _is_wanted(self, plain: str) -> bool:
+        return any(_is_same(plain, word, is_open=is_open) for word, is_open in self._wanted)
 
 
 def _marked(text: str, found: list[tuple[int, int]], marks: tuple[str, str]) -> str:
@@ -184,25 +184,18 @@ def _stretch(text: str, found: list[tuple[int, int]]) -> tuple[int, int]:
 
 def _pieces(word: str) -> list[tuple[str, int]]:
     """Return the parts of a run of letters that are indexed as words, and where they begin."""
-    if spaced(word) == unicodedata.normalize("NFKC", word):
+    if not is_unspaced(word):
         return [(word, 0)]
     pieces: list[tuple[str, int]] = []
     is_joined = False
     for offset, character in enumerate(word):
-        is_apart = spaced(character) != unicodedata.normalize("NFKC", character)
+        is_apart = is_unspaced(unicodedata.normalize("NFKC", character))
         if pieces and is_joined and not is_apart:
             pieces[-1] = (pieces[-1][0] + character, pieces[-1][1])
         else:
             pieces.append((character, offset))
         is_joined = not is_apart
     return pieces
-
-
-def _folded(word: str) -> str:
-    if word.isascii():
-        return word.lower()
-    apart = unicodedata.normalize("NFKD", word.casefold())
-    return "".join(character for character in apart if not unicodedata.combining(character))
 
 
 def _is_same(word: str, wanted: str, *, is_open: bool) -> bool:

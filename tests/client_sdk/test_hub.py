@@ -315,6 +315,7 @@ async def test_a_message_is_found_with_the_turns_around_it(hub: Hub) -> None:
     (hit,) = await hub.conversations.search("two")
     assert hit.message is not None
     assert (hit.message.content, hit.position) == ("turn two", 2)
+    assert "not loaded" in repr(hit.record.messages), "of a long conversation, no more is read than is shown"
     assert [turn.content for turn in hit.around] == ["turn one", "turn three"]
     (hit,) = await hub.conversations.search("zero", around=2)
     assert (hit.before, [turn.content for turn in hit.after]) == ((), ["turn one", "turn two"])

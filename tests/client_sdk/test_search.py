@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client_sdk import Client, Collection, Hit
+import client_sdk.search
+from client_sdk import Client, Collection, Hit, Query
+from client_sdk.database import Connection
 from client_sdk.errors import NotAvailable, QueryError
+from client_sdk.text_index import ITEM_BITS
 from tests.client_sdk.device import check_laws, open_device
 from tests.client_sdk.records import Line, Note, Tag
 
@@ -54,10 +57,14 @@ def titles(hits: list[Hit[Note]]) -> list[str]:
         "京タ",
         "green",
         "river unheard-of",
+        "καφες",
+        "STRASSE",
     ],
 )
 async def test_a_note_is_found_by(notes: Collection[Note], text: str) -> None:
-    await notes.insert(Note(title="Runs by the river", body="to the café 東京タワー", tags={"green tea"}))
+    await notes.insert(
+        Note(title="Runs by the river", body="to the café 東京タワー, καφές, Straße", tags={"green tea"})
+    )
     await notes.insert(Note(title="Another one"))
     assert titles(await notes.search(text)) == ["Runs by the river"]
 
@@ -140,6 +147,74 @@ async def test_filters_limit_and_marks(client: Client, notes: Collection[Note]) 
     few = notes.where("importance", ">=", 58).search("tea", marks=("<", ">"))
     assert {hit.snippet for hit in await few} == {"<tea> 58", "<tea> 59"}
     await check_laws(client)
+
+
+FILTERS: dict[str, Callable[[Collection[Note]], Query[Note]]] = {
+    "by an index": lambda notes: notes.where(pinned=True),
+    "by an index, and more": lambda notes: notes.where("importance", ">", 5).where(pinned=True),
+    "by no index": lambda notes: notes.where("importance", ">", 9),
+    "by a set": lambda notes: notes.where("tags", "contains", "even"),
+    "by alternatives": lambda notes: notes.where().or_({"pinned": True}, ("importance", "<", 3)),
+    "by nothing that is there": lambda notes: notes.where(pinned=True, importance=-1),
+}
+
+
+@pytest.mark.parametrize("filter", FILTERS)
+@pytest.mark.parametrize("text", ["tea", "tea harbour", "tea unheard-of", "said"])
+async def test_a_filtered_search_is_the_search_without_what_the_filter_leaves_out(
+    notes: Collection[Note], filter: str, text: str
+) -> None:
+    await notes.insert_many(
+        [
+            Note(
+                title=f"{'tea ' * (n % 4)} {'harbour' * (n % 5 < 3)}",
+                lines=[Line(id="1", content="said " * (n % 3))],
+                importance=n,
+                pinned=n % 3 == 0,
+                tags={"even"} if n % 2 == 0 else set(),
+            )
+            for n in range(20)
+        ]
+    )
+    query = FILTERS[filter](notes)
+    fitting = {note.id for note in await query.all()}
+    hits = [hit for hit in await notes.search(text) if hit.record.id in fitting]
+    found = await query.search(text)
+    assert [(hit.record.id, hit.score, hit.position) for hit in found] == [
+        (hit.record.id, hit.score, hit.position) for hit in hits
+    ]
+
+
+async def test_what_a_filter_leaves_out_takes_nobodys_place(notes: Collection[Note]) -> None:
+    await notes.insert_many([Note(title="tea tea", importance=1) for _ in range(60)])
+    await notes.insert(Note(title="some tea and more words", importance=2))
+    assert titles(await notes.where(importance=2).search("tea", limit=1)) == ["some tea and more words"]
+
+
+async def test_of_very_many_that_have_all_words_the_newest_are_ranked(
+    notes: Collection[Note], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_sdk.search, "RANKED_MAX", 3)
+    await notes.insert_many([Note(title=f"tea {n}", pinned=n % 2 == 0) for n in range(8)])
+    assert sorted(titles(await notes.search("tea"))) == ["tea 5", "tea 6", "tea 7"]
+    assert sorted(titles(await notes.search("tea", pinned=True))) == ["tea 2", "tea 4", "tea 6"]
+    assert "tea 0" in titles(await notes.search("tea 0 unheard-of")), "any of the words: no matter how old"
+
+
+async def test_what_only_the_index_knows_is_not_found(client: Client, notes: Collection[Note]) -> None:
+    """It is a cache: a row too many in it is not an error, until it is made anew."""
+    note = await notes.insert(Note(title="tea", lines=[Line(id="1", content="tea")]))
+
+    def add(connection: Connection) -> None:
+        connection.execute("INSERT INTO pjais_text_notes(rowid, f_title) VALUES (99, 'tea')")
+        for doc, position in ((99, 0), (1, 7)):
+            place = doc << ITEM_BITS | position
+            connection.execute(
+                "INSERT INTO pjais_text_notes__lines(rowid, f_content) VALUES (?, 'tea')", (place,)
+            )
+
+    await client._writer.database.write(add)
+    assert [hit.record.id for hit in await notes.search("tea")] == [note.id, note.id]
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from msgspec import Meta
 
 import client_sdk
-from client_sdk import Client, Counter, Item, Record, SchemaError, Sealed, Text
+from client_sdk import Client, Counter, Item, Record, SchemaError, Sealed, Text, rows
 from client_sdk.database import Connection
-from client_sdk.text_index import ITEM_BITS, TextIndex, spaced
+from client_sdk.text_index import ITEM_BITS, TextIndex, folded, spaced
 from crdt.schema import schema_of
 from tests.client_sdk.device import KEY, check_laws, open_device, sources, words
 from tests.client_sdk.records import Line, Note
@@ -201,7 +201,20 @@ def test_a_field_may_be_called_what_fts5_keeps_for_itself() -> None:
 def test_unspaced_scripts_are_taken_apart_and_the_rest_stays() -> None:
     assert spaced("plain text") == "plain text"
     assert spaced("日本go").split() == ["日", "本", "go"]
-    assert spaced("ｃａｆｅ\u0301") == "café"
+    assert spaced("ｃａｆｅ\u0301") == "cafe"
+
+
+@pytest.mark.parametrize(
+    ("text", "as_one"),
+    [("ΚΑΦΕΣ", "καφές"), ("STRASSE", "Straße"), ("Việt", "viet"), ("ёлка", "елка"), ("İzmir", "izmir")],
+)
+def test_case_and_accents_do_not_count_in_any_alphabet(text: str, as_one: str) -> None:
+    assert folded(text) == folded(as_one)
+
+
+@pytest.mark.parametrize("text", ["हिन्दी", "ไทยสวย", "がぎ", "한국어"])
+def test_vowels_that_are_written_over_a_letter_are_no_accents(text: str) -> None:
+    assert folded(text) == text
 
 
 def test_positions_and_documents_do_not_meet() -> None:
@@ -239,6 +252,40 @@ async def test_a_damaged_index_is_made_anew_when_the_file_is_opened(tmp_path: Pa
         await check_laws(client)
         await notes.insert(Note(title="title again"))
         assert len(await notes.search("title")) == 4
+
+
+async def test_an_index_is_made_anew_some_rows_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "_PAGE", 3)
+    async with open_device(tmp_path / "a.db") as client:
+        await client.collection(Note).insert_many(
+            [Note(title=f"title {n}", lines=[Line(id="1", content="said")] * (n % 5)) for n in range(10)]
+        )
+        await check_laws(client)  # it is what the writes made
+
+
+async def test_the_look_at_an_index_costs_the_same_however_long_it_is(tmp_path: Path) -> None:
+    steps: list[int] = []
+    async with open_device(tmp_path / "a.db") as client:
+        for _ in range(2):
+            await client.collection(Note).insert_many([Note(title="a title") for _ in range(2_000)])
+
+            def look(connection: Connection) -> int:
+                count = 0
+
+                def step() -> int:
+                    nonlocal count
+                    count += 1
+                    return 0
+
+                connection.set_progress_handler(step, 1)
+                assert client._tables[Note].is_indexed(connection)
+                connection.set_progress_handler(None, 0)
+                return count
+
+            steps.append(await client._writer.database.write(look))
+    assert steps[1] < steps[0] * 1.1
 
 
 async def test_a_field_that_becomes_searchable_is_indexed_when_the_file_is_opened(tmp_path: Path) -> None:
