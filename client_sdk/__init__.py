@@ -8,8 +8,11 @@ from __future__ import annotations
 from client_sdk.client import Client, open
 from client_sdk.collection import Collection
 from client_sdk.config import Config
+from client_sdk.events import Event, Missed
 from client_sdk.keys import KeyFile, OsKeyring
+from client_sdk.metrics import Metrics
 from client_sdk.query import Query
+from client_sdk.storage import StorageAlert
 from client_sdk.sync.status import Status
 from crdt.errors import SchemaError, ValidationError
 from crdt.fields import Counter, Item, Sealed, SealedValue, Text
@@ -20,8 +23,11 @@ __all__ = [
     "Collection",
     "Config",
     "Counter",
+    "Event",
     "Item",
     "KeyFile",
+    "Metrics",
+    "Missed",
     "OsKeyring",
     "Query",
     "Record",
@@ -29,6 +35,7 @@ __all__ = [
     "Sealed",
     "SealedValue",
     "Status",
+    "StorageAlert",
     "Text",
     "ValidationError",
     "open",

@@ -16,6 +16,7 @@ import rich_click as click
 
 from client_sdk.cli.demo import demo
 from client_sdk.cli.devices import init, invite, join, status, sync
+from client_sdk.cli.figures import metrics
 from client_sdk.cli.later import backup, doctor, restore, search
 from client_sdk.cli.records import export, import_
 from client_sdk.cli.watch import watch
@@ -33,6 +34,7 @@ for _each in (
     demo,
     init,
     status,
+    metrics,
     import_,
     export,
     watch,

@@ -63,6 +63,7 @@ async def status(device: Device) -> None:
     table.add_row("file", f"{device.path} ({known['bytes']:,} bytes)")
     table.add_row("records", ", ".join(f"{count:,} {name}" for name, count in known["records"].items()))
     table.add_row("space", known["space"] or "none: this device is on its own")
+    table.add_row("server", known["server"] or "none: pjais init --server URL makes a space at one")
     table.add_row("pending", f"{known['pending']:,} updates wait to be sent" if known["space"] else "-")
     table.add_row("digest", known["digest"])
     device.out.print(table, highlight=False, soft_wrap=True)
@@ -156,6 +157,7 @@ async def _known(device: Device, hub: Hub) -> dict[str, Any]:
         "documents": documents,
         "digest": digest,
         "space": hub.client.space,
+        "server": hub.client.url,
         "pending": hub.client.status.pending,
     }
 

@@ -90,7 +90,7 @@ def test_every_command_of_the_contract_has_the_three_options() -> None:
         "restore",
         "doctor",
     ]
-    commands += ["invite", "join", "sync"]
+    commands += ["invite", "join", "sync", "metrics"]
     for name in commands:
         told = CliRunner(env={"COLUMNS": "200"}).invoke(main, [name, "--help"])
         assert told.exit_code == 0
@@ -189,6 +189,7 @@ def test_the_environment_names_file_and_key(made: Pjais, home: Path) -> None:
 def test_a_command_makes_no_file_in_passing(pjais: Pjais, home: Path) -> None:
     for arguments in (
         ["status"],
+        ["metrics"],
         ["export"],
         ["import", str(sample_path())],
         ["watch"],
@@ -264,6 +265,26 @@ def test_an_export_has_secrets_only_when_it_is_asked_for_them(made: Pjais, home:
     assert '"apiKeys":{"models":"sk-1"}' in made("export", "--with-secrets").stdout
     assert made("export", str(home / "out.json"), "--with-secrets").exit_code == 0
     assert "sk-1" in (home / "out.json").read_text()
+
+
+def test_metrics_show_what_takes_up_room(made: Pjais) -> None:
+    answer(made("import", str(sample_path()), "--json"))
+    found = answer(made("metrics", "--json"))
+    assert (
+        found["collections"]["memories"]["records"] == answer(made("status", "--json"))["records"]["memories"]
+    )
+    assert found["collections"]["memories"]["logBytes"] > 0
+    told = made("metrics")
+    assert told.exit_code == 0
+    assert "conversations" in told.stdout
+    assert f"{found['storage']['fileBytes']:,} bytes" in told.stdout
+
+
+def test_metrics_are_also_prometheus_text(made: Pjais) -> None:
+    told = made("metrics", "--prometheus")
+    assert told.exit_code == 0
+    assert 'pjais_records{collection="personas"} 0.0\n' in told.stdout
+    assert told.stdout.startswith("# HELP pjais_calls_total")
 
 
 # --------------------------------------------------------------------------------------------------------- servers

@@ -78,6 +78,8 @@ def test_a_second_device_joins_by_the_code_and_comes_to_hold_the_same(
     assert "within ten minutes" in err
     invitation = out.strip()
     assert two.json("join", server, invitation)["space"] == one.json("status")["space"]
+    assert two.json("status")["server"] == server
+    assert server in two.run("status")[1]
     assert one.json("sync")["verified"] is True
     synced = two.json("sync")
     assert synced["verified"] is True
