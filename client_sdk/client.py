@@ -21,7 +21,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -32,23 +32,21 @@ from client_sdk.commit import Corridor, Sources
 from client_sdk.config import Config
 from client_sdk.database import Connect, Connection, Database, connect_sqlcipher
 from client_sdk.errors import ClientError, ClosedClient, QueryError
-from client_sdk.events import Event, Events, Feed, Kind, Missed
 from client_sdk.keys import KeySource, resolve_key
-from client_sdk.metrics import Gauges, Metrics
 from client_sdk.migrate import prepare, rebuild
+from client_sdk.observed import Observed
 from client_sdk.reading import Reading
 from client_sdk.reseal import reseal
 from client_sdk.rows import Table
 from client_sdk.seal import Seals, load_keys
 from client_sdk.sql import SqlRow, run_sql, tables_read
-from client_sdk.storage import Limits, StorageAlert, StorageWatch
 from client_sdk.sync.account import Account
 from client_sdk.sync.replica import Replica
 from client_sdk.sync.runner import Runner
 from client_sdk.sync.status import Status
 from client_sdk.sync.transport import WebSocketTransport
 from client_sdk.views import Rerun
-from client_sdk.watch import CallbackSubscription, Watches
+from client_sdk.watch import Watches
 from client_sdk.workload import Workload
 from client_sdk.writer import Transaction, Writer
 from crdt.ids import client_id, incarnation
@@ -63,7 +61,7 @@ _log = logging.getLogger(__name__)
 SYSTEM = Sources(now_ms=lambda: time.time_ns() // 1_000_000, random=os.urandom)
 
 
-class Client:
+class Client(Observed):
     """An open device. Made by `open`; its methods belong to the event loop that opened it."""
 
     def __init__(
@@ -85,16 +83,12 @@ class Client:
         self.advisor = Advisor(writer.database, self._workload, self._watches.tables)
         if writer.database.config.advisor == "automatic":
             self._workload.saved = self.advisor.apply
-        names = [table.name for table in tables.values()]
-        self._feed = Feed(names)
-        self._gauges = Gauges(names)
         self._replica = Replica(writer)
+        super().__init__(writer, self._watches, self._cache, self._replica.counts, now_ms=sources.now_ms)
         self._runner: Runner | None = None
         self._idle_status = Status(pending=writer.corridor.outbox.pending)
         writer.listeners.append(self._watches.committed)
         writer.listeners.append(self._workload.committed)
-        writer.listeners.append(self._feed.committed)
-        writer.database.observe = self._gauges.observe
         writer.listeners.append(lambda committed: self._wake_runner(is_remote=committed.is_remote))
 
     # -- Records
@@ -179,7 +173,7 @@ class Client:
             token=self._account.token,
             now_ms=self._sources.now_ms,
             random=random.random,
-            on_status=self._feed.status_changed,
+            on_status=self._status_changed,
             software="pjais-sync",
         )
         self._runner.start()
@@ -227,7 +221,7 @@ class Client:
         return None if self._account.membership is None else self._account.membership.space
 
     @property
-    def url(self) -> str | None:
+    def server_url(self) -> str | None:
         """The server of that space."""
         return None if self._account.membership is None else self._account.membership.url
 
@@ -238,70 +232,7 @@ class Client:
         digest, records = await self._replica.digest()
         return digest.hex(), records
 
-    # -- What goes on
-
-    def events(
-        self,
-        collections: Iterable[str | type[Record]] | None = None,
-        kinds: Iterable[Kind] | None = None,
-    ) -> Events:
-        """Return, to be iterated with ``async for``, what happens from now on: each commit's events in order.
-
-        All of it, or what concerns some collections (their names or record classes; "synced" concerns all) and is of
-        some kinds. Who is slower than ten thousand changed records gets a `Missed`. Raises `QueryError` for an unknown
-        collection or kind.
-        """
-        names = None if collections is None else [_name_of(collection) for collection in collections]
-        return self._feed.stream(names, kinds)
-
-    def on_events(
-        self,
-        callback: Callable[[Event | Missed], Any],
-        collections: Iterable[str | type[Record]] | None = None,
-        kinds: Iterable[Kind] | None = None,
-    ) -> CallbackSubscription:
-        """Call back with each of `events`, until what is returned is closed; may be a coroutine function.
-
-        What it raises is logged, and stops neither it nor others.
-        """
-        return self._feed.subscribe(callback, self.events(collections, kinds))
-
-    async def metrics(self, *, sizes_age_max: float = 60.0) -> Metrics:
-        """Return what this device has done since it was opened, what it costs, and how much there is.
-
-        What takes up room is worked out again when it is older than ``sizes_age_max`` seconds (0: now), which
-        counts all rows, beside reads and writes.
-        """
-        return await self._gauges.snapshot(
-            self._writer.database,
-            status=self.status,
-            live=self._watches.counts,
-            sizes_age_max=sizes_age_max,
-        )
-
-    def watch_storage(
-        self,
-        callback: Callable[[StorageAlert], Any],
-        *,
-        every: float = 60.0,
-        file_bytes: int | None = None,
-        wal_bytes: int | None = None,
-        free_bytes: int | None = None,
-        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> CallbackSubscription:
-        """Call back when the file or its log (WAL) grows past a limit, or the disk has less room than one, and
-        once when that is over. Looks now and ``every`` so many seconds (``pause``: a seam for tests).
-
-        Ends with the client, or when what is returned is closed. Raises ``ValueError`` where no limit is named.
-        """
-        lookout = StorageWatch(
-            self._writer.database.path,
-            Limits(file_bytes, wal_bytes, free_bytes),
-            callback,
-            every=every,
-            pause=pause,
-        )
-        return self._feed.spawn(lookout.run())
+    # -- Ending
 
     async def close(self) -> None:
         """End the sync and the watchers, and close the file. A second call does nothing."""
@@ -315,7 +246,7 @@ class Client:
             _log.warning("the figures of the query advisor were not saved", exc_info=True)
         finally:
             await self._watches.close()
-            await self._feed.close()
+            await self._stop_telling()
             await self._writer.database.close()
 
     # -- Parts
@@ -327,10 +258,6 @@ class Client:
         elif self._idle_status.pending != self._writer.corridor.outbox.pending:
             pending = self._writer.corridor.outbox.pending
             self._idle_status = dataclasses.replace(self._idle_status, pending=pending, verified=None)
-
-
-def _name_of(collection: str | type[Record]) -> str:
-    return collection if isinstance(collection, str) else schema_of(collection).collection
 
 
 class Opening:

@@ -39,16 +39,18 @@ log = logging.getLogger(__name__)
 
 
 class Event(msgspec.Struct, frozen=True):
-    """What a commit did to the records of one collection; ``is_remote``: it came from another device.
+    """What a commit did to the records of one collection; ``is_remote``: it came from another device. ``commit`` grows
+    from one commit to the next; the events of one have the same.
 
-    Where ``kind`` is "synced" there is no collection and no record: both sides are in step and proved equal, and were
-    not before.
+    Where ``kind`` is "synced" there is no collection, record or commit: both sides are in step and proved equal, and
+    were not before.
     """
 
     kind: Kind
     collection: str = ""
     records: tuple[str, ...] = ()
     is_remote: bool = False
+    commit: int = 0
 
 
 class Missed(msgspec.Struct, frozen=True):
@@ -221,7 +223,7 @@ def _events_of(committed: Committed) -> list[Event]:
                 continue
         told.setdefault((key[0], kind), []).append(key[1])
     return [
-        Event(kind, collection, tuple(records), committed.is_remote)
+        Event(kind, collection, tuple(records), committed.is_remote, committed.version)
         for (collection, kind), records in told.items()
     ]
 

@@ -47,7 +47,6 @@ from client_sdk.database.connection import (
 )
 from client_sdk.database.lane import Job, Lane
 from client_sdk.database.lock import FileLock
-from client_sdk.database.observed import Observe, Observed, observed
 from client_sdk.database.pages import diagnose, key_specification
 from client_sdk.database.problems import IntegrityError, SqlError, errors_of, problem_of_system
 from client_sdk.errors import ClosedClient, DamagedFile, KeyInvalid, NotAvailable
@@ -58,8 +57,6 @@ __all__ = [
     "Cursor",
     "Database",
     "IntegrityError",
-    "Observe",
-    "Observed",
     "Role",
     "SqlError",
     "connect_sqlcipher",
@@ -87,7 +84,6 @@ class Database:
     def __init__(self, path: Path, key: bytes, config: Config, connect: Connect) -> None:
         self.path = path.resolve()  # two names of one file have one lock
         self.config = config
-        self.observe: Observe = lambda _what, _seconds, _failed: None
         self._key = key
         self._connect = connect
         self._lock: FileLock | None = None
@@ -211,7 +207,6 @@ class Database:
 
     # ------------------------------------------------------------------------------------------------- write
 
-    @observed("write")
     async def write(
         self,
         function: Callable[[Connection], T],
@@ -317,7 +312,6 @@ class Database:
 
     # -------------------------------------------------------------------------------------------------- read
 
-    @observed("read")
     async def read(self, function: Callable[[Connection], T], *, brief: bool = False) -> T:
         """Run ``function`` on a reader, where all its statements see one state of the file, and return its result.
 

@@ -5,7 +5,7 @@
     registry.register(prometheus.collector(client))     # scraped from another thread, by `start_http_server` say
     text = await prometheus.text(client)                # or here and now, for a route of yours
 
-Latencies are quantiles over everything since the opening, so they are gauges; over time take
+Latencies are quantiles over the last minutes, so they are gauges; over another time take
 ``rate(pjais_call_seconds_total) / rate(pjais_calls_total)``.
 """
 
