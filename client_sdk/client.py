@@ -34,7 +34,7 @@ from client_sdk.database import Connect, Connection, Database, connect_sqlcipher
 from client_sdk.errors import ClientError, ClosedClient, QueryError
 from client_sdk.keys import KeySource, resolve_key
 from client_sdk.migrate import prepare, rebuild
-from client_sdk.observed import Observed
+from client_sdk.observing import Observing
 from client_sdk.reading import Reading
 from client_sdk.reseal import reseal
 from client_sdk.rows import Table
@@ -61,7 +61,7 @@ _log = logging.getLogger(__name__)
 SYSTEM = Sources(now_ms=lambda: time.time_ns() // 1_000_000, random=os.urandom)
 
 
-class Client(Observed):
+class Client(Observing):
     """An open device. Made by `open`; its methods belong to the event loop that opened it."""
 
     def __init__(

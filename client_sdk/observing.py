@@ -17,10 +17,10 @@ from client_sdk.watch import CallbackSubscription, Watches
 from client_sdk.writer import Writer
 from crdt.schema import Record, schema_of
 
-__all__ = ["Observed"]
+__all__ = ["Observing"]
 
 
-class Observed(abc.ABC):
+class Observing(abc.ABC):
     """The side of `client_sdk.Client` that others look at."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Observed(abc.ABC):
         """Return what this device has done since it was opened, what it costs, and how much there is.
 
         What takes up room is worked out again when it is older than ``sizes_age_max`` seconds (0: now), which
-        counts all rows, beside reads and writes.
+        counts all rows, beside reads and writes. Raises `ClosedClient`.
         """
         return await self._gauges.snapshot(
             self._database,
