@@ -88,6 +88,7 @@ async def test_they_add_up_to_the_pages_in_use(tmp_path: Path) -> None:
         sizes, total = await client._writer.database.read(work)
     held = sum(one.data_bytes + one.index_bytes + one.log_bytes for one in sizes.collections.values())
     assert held + sizes.other_bytes + sizes.free_bytes == total
+    assert 0 < sizes.other_bytes < total / 50
     assert sizes.collections["notes"].data_bytes > sizes.collections["tags"].data_bytes
     assert sizes.collections["tags"].log_bytes == 0
 
