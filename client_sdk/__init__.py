@@ -12,10 +12,12 @@ from client_sdk.events import Event, Missed
 from client_sdk.keys import KeyFile, OsKeyring
 from client_sdk.metrics import Metrics
 from client_sdk.query import Query
+from client_sdk.search import Hit, Search
 from client_sdk.storage import StorageAlert
 from client_sdk.sync.status import Status
 from crdt.errors import SchemaError, ValidationError
 from crdt.fields import Counter, Item, Sealed, SealedValue, Text
+from crdt.lazy import NotLoaded
 from crdt.schema import Record
 
 __all__ = [
@@ -24,16 +26,19 @@ __all__ = [
     "Config",
     "Counter",
     "Event",
+    "Hit",
     "Item",
     "KeyFile",
     "Metrics",
     "Missed",
+    "NotLoaded",
     "OsKeyring",
     "Query",
     "Record",
     "SchemaError",
     "Sealed",
     "SealedValue",
+    "Search",
     "Status",
     "StorageAlert",
     "Text",

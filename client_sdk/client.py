@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import logging
 import os
@@ -32,8 +31,9 @@ from client_sdk.commit import Corridor, Sources
 from client_sdk.config import Config
 from client_sdk.database import Connect, Connection, Database, connect_sqlcipher
 from client_sdk.errors import ClientError, ClosedClient, QueryError
-from client_sdk.keys import KeySource, resolve_key
-from client_sdk.migrate import prepare, rebuild
+from client_sdk.instances import Lookout
+from client_sdk.keys import KeySource, derive_key, resolve_key
+from client_sdk.migrate import join, prepare, rebuild
 from client_sdk.observing import Observing
 from client_sdk.reading import Reading
 from client_sdk.reseal import reseal
@@ -41,9 +41,12 @@ from client_sdk.rows import Table
 from client_sdk.seal import Seals, load_keys
 from client_sdk.sql import SqlRow, run_sql, tables_read
 from client_sdk.sync.account import Account
+from client_sdk.sync.board import Board
 from client_sdk.sync.replica import Replica
 from client_sdk.sync.runner import Runner
+from client_sdk.sync.shared import SharedSwitch
 from client_sdk.sync.status import Status
+from client_sdk.sync.switch import Switch
 from client_sdk.sync.transport import WebSocketTransport
 from client_sdk.views import Rerun
 from client_sdk.watch import Watches
@@ -65,7 +68,12 @@ class Client(Observing):
     """An open device. Made by `open`; its methods belong to the event loop that opened it."""
 
     def __init__(
-        self, writer: Writer, tables: dict[type[Record], Table], account: Account, sources: Sources
+        self,
+        writer: Writer,
+        tables: dict[type[Record], Table],
+        account: Account,
+        sources: Sources,
+        board: Board | None = None,
     ) -> None:
         self._writer = writer
         self._tables = tables
@@ -85,11 +93,22 @@ class Client(Observing):
             self._workload.saved = self.advisor.apply
         self._replica = Replica(writer)
         super().__init__(writer, self._watches, self._cache, self._replica.counts, now_ms=sources.now_ms)
-        self._runner: Runner | None = None
-        self._idle_status = Status(pending=writer.corridor.outbox.pending)
+        self._switch = Switch(self._make_runner, pending=writer.corridor.outbox.pending)
+        self._lookout: Lookout | None = None
         writer.listeners.append(self._watches.committed)
         writer.listeners.append(self._workload.committed)
-        writer.listeners.append(lambda committed: self._wake_runner(is_remote=committed.is_remote))
+        if board is not None:
+            self._switch = shared = SharedSwitch(
+                self._make_runner, writer=writer, board=board, require=self._require_membership
+            )
+
+            def look() -> None:
+                shared.look()
+                if shared.runner is None:  # another instance syncs: what it posts is all there is to hear
+                    self._status_changed(shared.status)
+
+            self._lookout = Lookout(writer, learn=account.reload, also=look)
+        writer.listeners.append(self._switch.committed)
 
     # -- Records
 
@@ -159,24 +178,11 @@ class Client(Observing):
         await self._account.join(url, code)
 
     async def connect(self) -> None:
-        """Stay in sync in the background from now on; returns at once. Raises `NotRegistered`."""
-        membership = self._account.require()
-        if self._runner is not None:
-            self._runner.start()
-            self._runner.retry_now()
-            return
-        self._runner = Runner(
-            self._replica,
-            lambda: WebSocketTransport.connect(membership.url),
-            space=membership.space,
-            device=membership.device,
-            token=self._account.token,
-            now_ms=self._sources.now_ms,
-            random=random.random,
-            on_status=self._status_changed,
-            software="pjais-sync",
-        )
-        self._runner.start()
+        """Stay in sync in the background from now on; returns at once. Raises `NotRegistered`.
+
+        With ``multi_instance`` one of the instances that are connected syncs the file for all.
+        """
+        await self._switch.connect()
 
     async def synced(self, timeout: float | None = None) -> None:
         """Wait until both sides are in step and proved equal. Connects if need be.
@@ -185,29 +191,20 @@ class Client(Observing):
             SyncTimeout: not within ``timeout`` seconds.
             ClientError: it cannot come to that without somebody doing something: `status`'s last error.
         """
-        await self.connect()
-        assert self._runner is not None
-        await self._runner.synced(timeout)
+        await self._switch.synced(timeout)
 
     async def disconnect(self) -> None:
         """End the sync; writes go on, and are sent when the device is connected again."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.stop()
-            pending = await self._replica.pending_count()
-            self._idle_status = dataclasses.replace(runner.status, state="offline", pending=pending)
+        await self._switch.disconnect()
 
     @property
     def status(self) -> Status:
         """How this device stands with the server."""
-        return self._idle_status if self._runner is None else self._runner.status
+        return self._switch.status
 
     async def statuses(self) -> AsyncIterator[Status]:
         """Yield the status now and each time that it changes, while connected; who is slow gets the newest."""
-        if self._runner is None:
-            yield self.status
-            return
-        async for status in self._runner.statuses():
+        async for status in self._switch.statuses():
             yield status
 
     @property
@@ -237,6 +234,9 @@ class Client(Observing):
     async def close(self) -> None:
         """End the sync and the watchers, and close the file. A second call does nothing."""
         await self.disconnect()
+        if self._lookout is not None:
+            await self._lookout.close()
+        self._switch.close()
         self._cache.clear()
         try:
             await self._workload.save()
@@ -251,13 +251,33 @@ class Client(Observing):
 
     # -- Parts
 
-    def _wake_runner(self, *, is_remote: bool) -> None:
-        if self._runner is not None:
-            if not is_remote:
-                self._runner.committed()
-        elif self._idle_status.pending != self._writer.corridor.outbox.pending:
-            pending = self._writer.corridor.outbox.pending
-            self._idle_status = dataclasses.replace(self._idle_status, pending=pending, verified=None)
+    @property
+    def _runner(self) -> Runner | None:
+        return self._switch.runner
+
+    def _make_runner(self, on_status: Callable[[Status], None] | None) -> Runner:
+        membership = self._account.require()
+
+        def told(status: Status) -> None:
+            self._status_changed(status)
+            if on_status is not None:
+                on_status(status)
+
+        return Runner(
+            self._replica,
+            lambda: WebSocketTransport.connect(membership.url),
+            space=membership.space,
+            device=membership.device,
+            token=self._account.token,
+            now_ms=self._sources.now_ms,
+            random=random.random,
+            on_status=told,
+            software="pjais-sync",
+        )
+
+    async def _require_membership(self) -> None:
+        await self._account.reload()
+        self._account.require()
 
 
 class Opening:
@@ -292,16 +312,21 @@ def open(
     config: Config | None = None,
     sources: Sources = SYSTEM,
     connect: Connect = connect_sqlcipher,
+    multi_instance: bool = False,
 ) -> Opening:
     """Open the encrypted file at ``path``, or make it, for some record classes.
 
     ``key``: 32 bytes, ``KeyFile(path)``, or ``OsKeyring(...)`` (the default). ``sources`` (time and chance)
     and ``connect`` are seams for tests.
 
+    ``multi_instance``: other instances may have the file open as well, in this process or another, if all say so and
+    name the same record classes. Each sees within 50 ms what the others commit, and one of them syncs for all.
+
     Raises, when entered: `SchemaError`, `WrongKey`, `DamagedFile`, `NotADatabase`, `NewerFile`, `FileInUse`,
-    `FileUnreachable`, `ReadOnlyFile`, `DiskFull`, and the `KeyProblem` errors.
+    `DeclaredOtherwise`, `FileUnreachable`, `ReadOnlyFile`, `DiskFull`, and the `KeyProblem` errors.
     """
-    return Opening(lambda: _open(path, tuple(records), key, config or Config(), sources, connect))
+    named = tuple(records)
+    return Opening(lambda: _open(path, named, key, config or Config(), sources, connect, multi_instance))
 
 
 async def _open(
@@ -311,6 +336,7 @@ async def _open(
     config: Config,
     sources: Sources,
     connect: Connect,
+    multi_instance: bool,
 ) -> Client:
     seals = Seals()
     tables = {record: Table(schema_of(record), seals) for record in records}
@@ -327,6 +353,8 @@ async def _open(
         config=config,
         connect=connect,
         prepare=lambda connection: stale.extend(prepare(connection, by_name.values(), path)),
+        multi_instance=multi_instance,
+        join=lambda connection: join(connection, by_name.values(), path),
     )
     try:
 
@@ -340,6 +368,7 @@ async def _open(
                 client=client_id(sources.random(7)),
                 sources=sources,
                 document_bytes_max=config.hot_document_bytes,
+                is_shared=multi_instance,
             )
             corridor.begin()
             rebuild(corridor, stale)
@@ -348,8 +377,12 @@ async def _open(
             return corridor
 
         writer = Writer(database, await database.write(enter))
+        database.admit()
         account = await Account.load(writer, sources.random)
-        return Client(writer, tables, account, sources)
+        board = None
+        if multi_instance:
+            board = Board(database.path, derive_key(raw, b"sync status"), sources.random)
+        return Client(writer, tables, account, sources, board)
     except BaseException:
         await database.close()
         raise

@@ -1,11 +1,13 @@
 """A collection: the verbs on the records of one type. Each is one transaction unless ``client.transaction()`` is open.
 
-Writes return when they are durable. The record that a verb returns is the record as stored.
+Writes return when they are durable. The record that a verb returns is the record as stored; of the lists declared lazy
+it has those that the verb named, so that no verb costs what a long list would.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection as AnyCollection
 from typing import Any, Generic, TypeVar
 
 from client_sdk.commit import Corridor
@@ -14,6 +16,7 @@ from client_sdk.errors import RecordNotFound
 from client_sdk.plan import Plan
 from client_sdk.query import Query, Source
 from client_sdk.rows import Table
+from client_sdk.search import MARKS, Mode, Scope, Search
 from client_sdk.writer import Writer
 from crdt.changes import (
     AddElements,
@@ -90,11 +93,35 @@ class Collection(Generic[R]):
         """Subscribe to every record; see `Query.subscribe`."""
         return self._query().subscribe(callback)
 
-    async def get(self, record: str) -> R | None:
-        """Return a record by its id, or None if there is none here (or it is deleted)."""
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int = 50,
+        mode: Mode = "hybrid",
+        scope: Scope = "device",
+        marks: tuple[str, str] = MARKS,
+        **equal: Any,
+    ) -> Search[R]:
+        """Search by text, among the records whose fields equal ``equal``, best first: ``await notes.search("tea")``.
+
+        See `client_sdk.search` and `Query.search`, which takes any condition.
+        """
+        query = self._query().where(**equal)
+        return query.search(text, limit=limit, mode=mode, scope=scope, marks=marks)
+
+    async def get(self, record: str, *, include: Iterable[str] | None = None) -> R | None:
+        """Return a record by its id, or None if there is none here (or it is deleted).
+
+        ``include`` names which of the lists declared lazy are loaded: all of them (None), or none (``()``).
+
+        Raises:
+            QueryError: it names something else.
+        """
+        lists = None if include is None else self._table.included(include)
 
         def read(connection: Connection) -> R | None:
-            return self._read(connection, record)
+            return self._read(connection, record, lists)
 
         return await self._writer.read(read, brief=True)
 
@@ -152,8 +179,9 @@ class Collection(Generic[R]):
             ValidationError: a value does not fit its field; nothing was changed.
         """
         seal = self._writer.corridor.sealer(self._table, record)
+        lists = [name for name in values if name in self._table.lists]
         return await self._change(
-            record, lambda contents: operations(self.schema, contents, values, seal=seal)
+            record, lambda contents: operations(self.schema, contents, values, seal=seal), include=lists
         )
 
     async def increment(self, record: str, /, **by: int) -> R:
@@ -224,7 +252,7 @@ class Collection(Generic[R]):
             self._within(declared, index, count, length, "items")
             return [RemoveItems(declared.wire, index, count)] if count else []
 
-        return await self._change(record, plan)
+        return await self._change(record, plan, include=[field])
 
     async def edit_text(
         self,
@@ -286,22 +314,24 @@ class Collection(Generic[R]):
     def _query(self) -> Query[R]:
         return Query(self._source, Plan(self._table))
 
-    async def _change(self, record: str, plan: Callable[[Contents], list[Operation]]) -> R:
+    async def _change(
+        self, record: str, plan: Callable[[Contents], list[Operation]], *, include: Sequence[str] = ()
+    ) -> R:
         def work(corridor: Corridor) -> R:
             corridor.edit(self._table, record, plan)
-            return self._stored(corridor, record)
+            return self._stored(corridor, record, include)
 
         return await self._writer.run(work, brief=True)
 
-    def _stored(self, corridor: Corridor, record: str) -> R:
-        stored = self._read(corridor.connection, record)
+    def _stored(self, corridor: Corridor, record: str, include: Sequence[str] | None = ()) -> R:
+        stored = self._read(corridor.connection, record, include)
         if stored is None:
             raise RecordNotFound(self._table.name, record)
         return stored
 
-    def _read(self, connection: Connection, record: str) -> R | None:
+    def _read(self, connection: Connection, record: str, include: AnyCollection[str] | None) -> R | None:
         rows = connection.execute(f"{self._table.select} WHERE id = ?", (record,)).fetchall()
-        found = self._table.records(connection, rows)
+        found = self._table.records(connection, rows, include)
         return found[0] if found else None  # type: ignore[return-value]
 
     def _field(self, name: str, kind: Kind, verb: str) -> Field:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from client_sdk import notices
 from client_sdk.database import Connection
 from client_sdk.documents import Documents
 from client_sdk.errors import DuplicateRecord, RecordNotFound
@@ -27,6 +28,7 @@ from client_sdk.materialize import Change, insert_rows, list_lengths, readable, 
 from client_sdk.outbox import Outbox
 from client_sdk.rows import Table
 from client_sdk.seal import Seals
+from client_sdk.state import State
 from crdt.changes import Operation, SetRegister
 from crdt.clock import HybridClock
 from crdt.contents import DELETED, Contents, add_digests
@@ -35,25 +37,13 @@ from crdt.ids import client_id, incarnation, record_id
 from crdt.records import create
 from crdt.schema import Record, check_record_id
 from crdt.sealed import Seal
+from crdt.tip import ItemsUnread, Tip
 from crdt.updates import CheckedUpdate, Creation
 from crdt.values import encode_value
 
-__all__ = ["Change", "Committed", "Corridor", "Sources", "State"]
+__all__ = ["Change", "Committed", "Corridor", "Sources"]
 
 R = TypeVar("R", bound=Record)
-
-STATE_SCHEMA = (
-    """CREATE TABLE pjais_state(
-        one INTEGER PRIMARY KEY CHECK (one = 1),
-        generation TEXT NOT NULL,
-        cursor INTEGER NOT NULL,
-        digest BLOB NOT NULL,
-        records INTEGER NOT NULL,
-        clock INTEGER NOT NULL,
-        commits INTEGER NOT NULL DEFAULT 0
-    )""",
-    "INSERT INTO pjais_state VALUES (1, '', 0, zeroblob(16), 0, 0, 0)",
-)
 
 _TRUE, _FALSE = b"\xc3", b"\xc2"
 
@@ -66,25 +56,26 @@ class Sources(msgspec.Struct, frozen=True):
 
 
 class Committed(msgspec.Struct):
-    """What one transaction made true. ``version`` is its number: it grows from one to the next."""
+    """What one transaction made true; or several of other instances on this file (``is_foreign``).
 
-    version: int = 0
+    ``commits`` is the file's count of commits up to this one; listeners hear of them in this order. ``whole``:
+    collections of which anything may have changed. ``missed``: what other instances committed since the last one here.
+    ``is_call``: see `client_sdk.notices.Notice`.
+    """
+
     changes: list[Change] = []
     is_remote: bool = False
     pending: int = 0
+    commits: int = 0
+    is_foreign: bool = False
+    whole: frozenset[str] = frozenset()
+    missed: notices.Heard | None = None
+    is_call: bool = False
 
-
-class State(msgspec.Struct):
-    """What the file says of itself in one row: how far it has read, what it comes to, its clock, and how often it was
-    written.
-    """
-
-    generation: str
-    cursor: int
-    digest: int
-    records: int
-    clock: int
-    commits: int
+    @property
+    def collections(self) -> frozenset[str]:
+        """Those in which something changed, or may have."""
+        return self.whole.union(change.collection for change in self.changes)
 
 
 class Corridor:
@@ -100,8 +91,11 @@ class Corridor:
         client: int,
         sources: Sources,
         document_bytes_max: int,
+        is_shared: bool = False,
     ) -> None:
         self.connection = connection
+        self.is_shared = is_shared  # other instances write to this file as well
+        self.instance = opening
         self.tables = tables
         self.seals = seals
         self.sources = sources
@@ -109,13 +103,14 @@ class Corridor:
         self.incarnation = opening
         self.log = Log(connection)
         self.outbox = Outbox(connection, incarnation=opening, client=client)
-        self.state = _read_state(connection)
+        self.state = State.read(connection)
         self.read_through = 0  # a cursor that nothing depends on: it is written with the next transaction
         self.clock = HybridClock(last=self.state.clock)
         self.committed = Committed()
         self.documents = Documents(connection, tables, client=client, bytes_max=document_bytes_max)
         self._before: tuple[Any, ...] = ()
         self._reading = 0
+        self._is_all_new = False  # what the transaction touched is not known by document
 
     # -- The frame of every transaction
 
@@ -124,6 +119,7 @@ class Corridor:
         self.committed = Committed()
         self.documents.begin()
         self._reading = 0
+        self._is_all_new = False
         log, outbox = self.log, self.outbox
         self._before = (
             log.next_doc,
@@ -136,28 +132,48 @@ class Corridor:
             self.incarnation,
             self.client,
         )
+        if self.is_shared:
+            self._catch_up()
         self.state.cursor = max(self.state.cursor, self.read_through)
 
     def finish(self) -> Committed:
         """Write the state's row; the last statement before COMMIT."""
-        state = self.state
+        state, committed = self.state, self.committed
         state.clock = self.clock.last
         state.commits += 1
-        self.connection.execute(
-            "UPDATE pjais_state SET generation = ?, cursor = ?, digest = ?, records = ?, clock = ?, commits = ?"
-            " WHERE one = 1",
-            (
-                state.generation,
-                state.cursor,
-                state.digest.to_bytes(16, "big"),
-                state.records,
-                state.clock,
+        state.write(self.connection)
+        committed.pending, committed.commits = self.outbox.pending, state.commits
+        if self.is_shared:
+            notices.leave(
+                self.connection,
                 state.commits,
-            ),
-        )
-        self.committed.version = state.commits
-        self.committed.pending = self.outbox.pending
-        return self.committed
+                instance=self.instance,
+                numbers=notices.Numbers(self.log.next_doc, self.log.next_position, self.outbox.pending),
+                docs=None if self._is_all_new else self.documents.touched,
+                changes=committed.changes,
+                is_call=committed.is_call,
+            )
+        return committed
+
+    def _catch_up(self) -> None:
+        """Bring memory up to date with what other instances committed since the last transaction here."""
+        heard = notices.hear(self.connection, after=self.state.commits)
+        if heard is None:
+            return
+        self.state = State.read(self.connection)
+        self.clock.last = max(self.clock.last, self.state.clock)
+        if (numbers := heard.numbers) is None:
+            self.log.read_numbers(self.connection)
+        else:
+            self.log.next_doc, self.log.next_position = numbers.next_doc, numbers.next_position
+        self.outbox.pending = heard.pending
+        if (docs := heard.docs) is None:
+            self.documents.drop_all()
+            self._become(*self.outbox.home(self.connection))
+        else:
+            for doc in docs:
+                self.documents.drop(doc)
+        self.committed.missed = heard
 
     def undo(self) -> None:
         """Go back to what was in memory at `begin`: the transaction did not commit."""
@@ -227,15 +243,22 @@ class Corridor:
         ]
 
     def edit(
-        self, table: Table, record: str, plan: Callable[[Contents], list[Operation]]
+        self,
+        table: Table,
+        record: str,
+        plan: Callable[[Contents], list[Operation]],
+        *,
+        is_deleted_too: bool = False,
     ) -> tuple[int, Contents]:
         """Change a record: ``plan`` says, from its contents, which operations; return its document number and contents.
 
         Raises:
-            RecordNotFound: there is no such record, or it is deleted.
+            RecordNotFound: there is no such record, or it is deleted (unless that may be).
             ValidationError: from ``plan``; nothing was written.
         """
         doc = table.find(self.connection, record)
+        if doc is None and is_deleted_too:
+            doc = self.documents.find(table.name, record)
         if doc is None:
             raise RecordNotFound(table.name, record)
         return doc, self.edit_document(table, doc, record, plan)
@@ -261,7 +284,22 @@ class Corridor:
         self, table: Table, doc: int, record: str, plan: Callable[[Contents], list[Operation]]
     ) -> Contents:
         """As `edit`, of a document by its number, also where the record has no row. Return its contents."""
-        document = self.documents.use(doc)
+        tip = self.documents.tip(doc)
+        if tip is not None:
+            try:
+                return self._edit_held(table, doc, record, plan, tip)
+            except ItemsUnread:  # before anything was changed
+                pass
+        return self._edit_held(table, doc, record, plan, self.documents.use(doc))
+
+    def _edit_held(
+        self,
+        table: Table,
+        doc: int,
+        record: str,
+        plan: Callable[[Contents], list[Operation]],
+        document: Document | Tip,
+    ) -> Contents:
         planned = plan(document.contents)
         if not planned:
             return document.contents
@@ -270,7 +308,10 @@ class Corridor:
         ):
             planned = [*planned, SetRegister("updatedAt", encode_value(self.now()))]
         lengths = list_lengths(table, document.contents)
-        update, checked = document.edit(planned, reading=self.reading)
+        if isinstance(document, Tip):
+            update, checked = document.edit(planned, client=self.client, reading=self.reading)
+        else:
+            update, checked = document.edit(planned, reading=self.reading)
         self._record_local([(doc, table.name, record, update)])
         self.document_changed(doc, document, checked, lengths)
         return document.contents
@@ -294,15 +335,13 @@ class Corridor:
             ).fetchall()
             for (doc,) in docs:
                 self.log.rename_client(connection, doc, old, new)
-            connection.execute(
-                "UPDATE pjais_outbox SET incarnation = ?, client = ? WHERE incarnation = ?",
-                (new_incarnation, new, taken),
-            )
+            self.outbox.move(connection, taken, new_incarnation, new)
         elif taken == self.incarnation:
             self.outbox.next_n = 1
         if taken == self.incarnation:
             self._become(new_incarnation, new)
         self.documents.drop_all()
+        self._is_all_new = True
 
     def _become(self, new_incarnation: int, client: int) -> None:
         self.incarnation = self.outbox.incarnation = new_incarnation
@@ -316,7 +355,7 @@ class Corridor:
     # -- Documents and what is made from them
 
     def document_changed(
-        self, doc: int, document: Document, checked: CheckedUpdate | None, lengths: Mapping[str, int]
+        self, doc: int, document: Document | Tip, checked: CheckedUpdate | None, lengths: Mapping[str, int]
     ) -> None:
         """Bring digest and row up to date with a document that took one update (None: another whole document).
 
@@ -330,13 +369,18 @@ class Corridor:
             if checked is None:
                 has_row, change = write_whole_row(connection, table, doc, record, contents, had_row=has_row)
             else:
-                has_row, change = write_row(
-                    connection, table, doc, record, contents, checked, lengths, had_row=has_row
-                )
+                try:
+                    has_row, change = write_row(
+                        connection, table, doc, record, contents, checked, lengths, had_row=has_row
+                    )
+                except ItemsUnread:  # its row must be made anew
+                    self.document_changed(doc, self.documents.use(doc), None, lengths)
+                    return
             if change is not None:
                 self.committed.changes.append(change)
         self.log.set_row(connection, doc, digest, has_row=has_row)
         self._add_digests(digest - row.digest)
+        self.documents.changed(self.log, doc, document)
         self._compact(doc, document)
 
     def insert_received(
@@ -374,19 +418,15 @@ class Corridor:
         """Let a snapshot stand for all that the log has of a document."""
         self.log.write_snapshot(self.connection, doc, snapshot)
         document.compacted(len(snapshot))
+        self.documents.write_tip(self.log, doc, document)
 
     def _add_digests(self, difference: int, *, records: int = 0) -> None:
         self.state.digest = add_digests(self.state.digest, difference)
         self.state.records += records
 
-    def _compact(self, doc: int, document: Document) -> None:
+    def _compact(self, doc: int, document: Document | Tip) -> None:
         """Write a snapshot when the tail outgrew it: what was read to make it is at most what was written since."""
         if document.tail_bytes > max(TAIL_BYTES_MIN, document.snapshot_bytes):
+            if isinstance(document, Tip):
+                document = self.documents.use(doc)
             self.write_snapshot(doc, document, document.snapshot())
-
-
-def _read_state(connection: Connection) -> State:
-    generation, cursor, digest, records, clock, commits = connection.execute(
-        "SELECT generation, cursor, digest, records, clock, commits FROM pjais_state"
-    ).fetchone()
-    return State(generation, cursor, int.from_bytes(digest, "big"), records, clock, commits)

@@ -9,6 +9,7 @@
     │   ├── NotADatabase        another kind of file is at this path      choose another path
     │   ├── NewerFile           a newer version of this package wrote it  update the package
     │   ├── FileInUse           another opening holds it                  close that one, or use it
+    │   ├── DeclaredOtherwise   other instances have it with other records  open it with the same ones
     │   ├── FileUnreachable     the folder or the file cannot be used     make the folder, mend its rights
     │   ├── ReadOnlyFile        it can be read, not written               make it writable
     │   ├── DiskFull            no room; nothing of the write was done    make room, then repeat the write
@@ -37,6 +38,7 @@
         ├── InvitationInvalid   mistyped, or not an invitation            copy it again
         ├── InvitationExpired   older than ten minutes                    make a new one with invite()
         ├── InvitationUsed      a device has joined with it               make a new one with invite()
+        ├── SyncElsewhere       the instance that syncs has met an error  act on what it says
         └── SyncTimeout         not in step within the time               wait longer; nothing is lost
 
 A value that does not fit its field is the kernel's `crdt.errors.ValidationError`. A bug is none of these:
@@ -56,6 +58,7 @@ __all__ = [
     "ClientIdTaken",
     "ClosedClient",
     "DamagedFile",
+    "DeclaredOtherwise",
     "DiskFailed",
     "DiskFull",
     "DuplicateRecord",
@@ -84,6 +87,7 @@ __all__ = [
     "ServerProblem",
     "ServerRefused",
     "ServerUnreachable",
+    "SyncElsewhere",
     "SyncTimeout",
     "TransactionFailed",
     "WrongKey",
@@ -127,8 +131,7 @@ class DamagedFile(FileProblem):
         where = f" (damaged pages: {named}{more})" if pages else ""
         super().__init__(
             path,
-            f"{path} is damaged: {detail}{where}. Keep the file, restore a backup to another path, or join "
-            "the "
+            f"{path} is damaged: {detail}{where}. Keep the file, restore a backup to another path, or join the "
             "space again from a new file: the server has everything that it acknowledged",
         )
         self.detail = detail
@@ -156,14 +159,33 @@ class NewerFile(FileProblem):
 
 
 class FileInUse(FileProblem):
-    """Another opening of the file holds its lock. ``pid`` is its process, where known."""
+    """Another opening of the file holds its lock. ``pid`` is its process, where known; ``are_several`` that it shares
+    the file (``multi_instance=True``). ``waited_s``: so many seconds another instance was writing.
+    """
 
-    def __init__(self, path: Path, *, pid: int | None) -> None:
-        holder = f"process {pid}" if pid is not None else "another process"
-        super().__init__(
-            path, f"{path} is open in {holder}: close it there first, one opening at a time owns a file"
+    def __init__(
+        self, path: Path, *, pid: int | None, are_several: bool = False, waited_s: float | None = None
+    ) -> None:
+        advice = (
+            ": close it there first, one opening at a time owns a file, unless all say multi_instance=True"
         )
+        if are_several:
+            advice = " with multi_instance=True: open it so here too, or close it there"
+        elif waited_s is not None:
+            advice = f", which was writing for {waited_s:g} s: keep transactions short, and repeat this one"
+        holder = f"process {pid}" if pid is not None else "another process"
+        super().__init__(path, f"{path} is open in {holder}{advice}")
         self.pid = pid
+        self.are_several = are_several
+
+
+class DeclaredOtherwise(FileProblem):
+    """Other instances have the file open, and their record classes are not the ones named here."""
+
+    def __init__(self, path: Path, collections: Sequence[str]) -> None:
+        named = ", ".join(collections)
+        message = f"{path} is open with other declarations of {named}: name the same record classes, or close it there"
+        super().__init__(path, message)
 
 
 class FileUnreachable(FileProblem):
@@ -201,8 +223,7 @@ class DiskFailed(FileProblem):
     def __init__(self, path: Path, detail: str) -> None:
         super().__init__(
             path,
-            f"the disk under {path} failed ({detail}); the write was undone as a whole. Look at the disk, "
-            "then "
+            f"the disk under {path} failed ({detail}); the write was undone as a whole. Look at the disk, then "
             "repeat it",
         )
         self.detail = detail
@@ -232,8 +253,7 @@ class KeyMissing(KeyProblem):
 
     def __init__(self, path: Path, where: str) -> None:
         super().__init__(
-            f"{path} exists, but {where} holds no key for it: bring the key back, or choose another path "
-            "for a "
+            f"{path} exists, but {where} holds no key for it: bring the key back, or choose another path for a "
             "new database"
         )
         self.path = path
@@ -244,8 +264,7 @@ class KeyringUnavailable(KeyProblem):
 
     def __init__(self, detail: str) -> None:
         super().__init__(
-            f"no secret store on this machine ({detail}): pass key=KeyFile(path) to keep the key in a file, "
-            "or "
+            f"no secret store on this machine ({detail}): pass key=KeyFile(path) to keep the key in a file, or "
             "key= with 32 bytes of your own"
         )
 
@@ -279,9 +298,7 @@ class DuplicateRecord(ClientError):
     """The id of a new record is taken, perhaps by a deleted record."""
 
     def __init__(self, collection: str, record_id: str) -> None:
-        super().__init__(
-            f"{collection} has a record {record_id!r} already: update it, or leave the id out for a new one"
-        )
+        super().__init__(f"{collection} has a record {record_id!r} already: update it, or leave the id out")
         self.collection = collection
         self.record_id = record_id
 
@@ -401,8 +418,7 @@ class InvitationExpired(ServerProblem):
 
     def __init__(self) -> None:
         super().__init__(
-            "this invitation has expired (they last ten minutes): make a new one with invite() on the "
-            "other device"
+            "this invitation has expired after ten minutes: make a new one with invite() elsewhere"
         )
 
 
@@ -411,8 +427,15 @@ class InvitationUsed(ServerProblem):
 
     def __init__(self) -> None:
         super().__init__(
-            "this invitation has been used, and each lets in one device: make a new one with invite()"
+            "this invitation has been used, and lets in one device: make a new one with invite()"
         )
+
+
+class SyncElsewhere(ServerProblem):
+    """Another instance on this file syncs, and has met an error, which this repeats."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"the instance that syncs this file reports: {message}")
 
 
 class SyncTimeout(ServerProblem, TimeoutError):
@@ -420,9 +443,8 @@ class SyncTimeout(ServerProblem, TimeoutError):
 
     def __init__(self, *, seconds: float, pending: int, behind: int) -> None:
         super().__init__(
-            f"not in step after {seconds:g} s: {pending} updates wait to be sent, {behind} to be read. "
-            "Nothing is "
-            "lost; wait longer, or look at status.last_error"
+            f"not in step after {seconds:g} s: {pending} updates wait to be sent, {behind} to be read. Nothing is lost;"
+            " wait longer, or look at status.last_error"
         )
         self.pending = pending
         self.behind = behind

@@ -49,6 +49,7 @@ __all__ = [
     "KeySource",
     "OsKeyring",
     "Random",
+    "derive_key",
     "join_message",
     "register_message",
     "resolve_key",
@@ -216,6 +217,11 @@ def _key_from_keyring(source: OsKeyring, database: Path, random: Random) -> byte
     raise KeyInvalid(
         f"the keyring entry {source.service}/{name} holds no key: give the entry of this database its name"
     )
+
+
+def derive_key(key: bytes, purpose: bytes) -> bytes:
+    """Return a 32-byte key for another purpose, from which ``key`` does not follow (HKDF-SHA256, RFC 5869)."""
+    return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=b"pjais device v1\0" + purpose).derive(key)
 
 
 # ------------------------------------------------------------------------------------------- the device's identity

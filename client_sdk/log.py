@@ -16,10 +16,16 @@ import msgspec
 from client_sdk.database import Connection
 from crdt.rename import rename_client
 
-__all__ = ["SCHEMA", "TAIL_BYTES_MIN", "DocumentRow", "Log", "StoredDocument"]
+__all__ = ["SCHEMA", "TAIL_BYTES_MIN", "TIPS_SCHEMA", "DocumentRow", "Log", "StoredDocument", "StoredTip"]
 
 # Below this, reading a tail is as fast as reading a snapshot of the same size.
 TAIL_BYTES_MIN: Final = 16 * 1024
+
+TIPS_SCHEMA: Final = """CREATE TABLE IF NOT EXISTS pjais_tips(
+        doc INTEGER PRIMARY KEY,
+        through INTEGER NOT NULL,
+        tip BLOB NOT NULL
+    )"""
 
 SCHEMA: Final = (
     """CREATE TABLE pjais_documents(
@@ -44,6 +50,7 @@ SCHEMA: Final = (
         through INTEGER NOT NULL,
         snapshot BLOB NOT NULL
     )""",
+    TIPS_SCHEMA,
 )
 
 
@@ -64,10 +71,21 @@ class StoredDocument(msgspec.Struct, frozen=True):
     tail: tuple[bytes, ...]
 
 
+class StoredTip(msgspec.Struct, frozen=True):
+    """A document's tip, and the updates after it in order, each with its client."""
+
+    tip: bytes
+    tail: tuple[tuple[int, bytes], ...]
+
+
 class Log:
     """The next document number and log position, kept in memory by the writer."""
 
     def __init__(self, connection: Connection) -> None:
+        self.read_numbers(connection)
+
+    def read_numbers(self, connection: Connection) -> None:
+        """Read from the file what comes next."""
         self.next_doc = _scalar(connection, "SELECT coalesce(max(doc), 0) + 1 FROM pjais_documents")
         self.next_position = _scalar(connection, "SELECT coalesce(max(position), 0) + 1 FROM pjais_log")
         through = _scalar(connection, "SELECT coalesce(max(through), 0) + 1 FROM pjais_snapshots")
@@ -150,8 +168,33 @@ class Log:
         )
 
     @staticmethod
+    def read_tip(connection: Connection, doc: int) -> StoredTip | None:
+        """Return a document's tip, None if it has none."""
+        found = connection.execute("SELECT through, tip FROM pjais_tips WHERE doc = ?", (doc,)).fetchone()
+        if found is None:
+            return None
+        through, tip = found
+        tail = connection.execute(
+            'SELECT client, "update" FROM pjais_log WHERE doc = ? AND position > ? ORDER BY position',
+            (doc, through),
+        )
+        return StoredTip(tip, tuple(tail))
+
+    def write_tip(self, connection: Connection, doc: int, tip: bytes | None) -> None:
+        """Let a tip stand for everything that the log has of a document so far; None: it has none."""
+        if tip is None:
+            connection.execute("DELETE FROM pjais_tips WHERE doc = ?", (doc,))
+            return
+        connection.execute(
+            "INSERT INTO pjais_tips(doc, through, tip) VALUES (?, ?, ?)"
+            " ON CONFLICT (doc) DO UPDATE SET through = excluded.through, tip = excluded.tip",
+            (doc, self.next_position - 1, tip),
+        )
+
+    @staticmethod
     def rename_client(connection: Connection, doc: int, old: int, new: int) -> None:
         """Call client ``old`` ``new`` in everything that the file has of a document."""
+        connection.execute("DELETE FROM pjais_tips WHERE doc = ?", (doc,))
         for position, client, update in connection.execute(
             'SELECT position, client, "update" FROM pjais_log WHERE doc = ?', (doc,)
         ).fetchall():

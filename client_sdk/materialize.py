@@ -62,6 +62,8 @@ def insert_rows(connection: Connection, table: Table, rows: Iterable[tuple[int, 
         items = [row for doc, values in rows if values[name] for row in child.rows(doc, 0, values[name])]
         if items:
             connection.executemany(child.insert, items)
+    if table.text is not None:
+        table.text.insert(connection, rows)
     is_watched = table.is_watched
     return [Change(table.name, row[1], "inserted", row[0], after=row if is_watched else None) for row in made]
 

@@ -2,6 +2,7 @@
 
 A collection whose declaration changed has its tables dropped and made anew from the documents (`rebuild`), which hold
 everything, also fields that no version here knows. One that is no longer declared loses its tables, not its documents.
+A text index that does not count as many rows as there are is made anew from them.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from client_sdk.commit import STATE_SCHEMA, Corridor
+from client_sdk.commit import Corridor
 from client_sdk.database import Connection
-from client_sdk.errors import NewerFile
+from client_sdk.errors import DeclaredOtherwise, NewerFile
 from client_sdk.log import SCHEMA as LOG_SCHEMA
+from client_sdk.log import TIPS_SCHEMA
 from client_sdk.materialize import write_whole_row
+from client_sdk.notices import SCHEMA as NOTICES_SCHEMA
 from client_sdk.outbox import SCHEMA as OUTBOX_SCHEMA
 from client_sdk.rows import Table
+from client_sdk.state import SCHEMA as STATE_SCHEMA
 from client_sdk.workload import SCHEMA as WORKLOAD_SCHEMA
 
-__all__ = ["FORMAT", "prepare", "rebuild"]
+__all__ = ["FORMAT", "join", "prepare", "rebuild"]
 
 FORMAT: Final = 2
 
@@ -36,6 +40,13 @@ _OWN = (
     ) WITHOUT ROWID""",
 )
 
+_SINCE_1 = (  # what files of format 1 lack
+    "ALTER TABLE pjais_state ADD COLUMN commits INTEGER NOT NULL DEFAULT 0",
+    *NOTICES_SCHEMA,
+    *WORKLOAD_SCHEMA,
+    TIPS_SCHEMA,
+)
+
 
 def prepare(connection: Connection, tables: Iterable[Table], path: str | os.PathLike[str]) -> list[Table]:
     """Bring the file's tables up to date, and return those that must be filled from the documents.
@@ -43,24 +54,22 @@ def prepare(connection: Connection, tables: Iterable[Table], path: str | os.Path
     Raises:
         NewerFile: a newer version of this package made the file.
     """
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > FORMAT:
-        raise NewerFile(Path(path), ours=FORMAT, theirs=version)
-    if version == 1:  # the number of commits is new, and what the advisor knows
-        connection.execute("ALTER TABLE pjais_state ADD COLUMN commits INTEGER NOT NULL DEFAULT 0")
-        for statement in WORKLOAD_SCHEMA:
-            connection.execute(statement)
+    version = _version(connection, path)
     if version == 0:
-        for statement in (*_OWN, *LOG_SCHEMA, *OUTBOX_SCHEMA, *STATE_SCHEMA, *WORKLOAD_SCHEMA):
+        for statement in (
+            *_OWN,
+            *LOG_SCHEMA,
+            *OUTBOX_SCHEMA,
+            *STATE_SCHEMA,
+            *NOTICES_SCHEMA,
+            *WORKLOAD_SCHEMA,
+        ):
             connection.execute(statement)
-    if version < FORMAT:
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
-    held = {
-        name: (fingerprint, names)
-        for name, fingerprint, names in connection.execute(
-            "SELECT collection, fingerprint, names FROM pjais_tables"
-        )
-    }
+    elif version < FORMAT:
+        for statement in _SINCE_1:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
+    held = _held(connection)
     declared = {table.name: table for table in tables}
     stale = []
     for name, (fingerprint, names) in held.items():
@@ -71,15 +80,45 @@ def prepare(connection: Connection, tables: Iterable[Table], path: str | os.Path
             connection.execute("UPDATE pjais_documents SET has_row = 0 WHERE collection = ?", (name,))
     for name, table in declared.items():
         if name in held and held[name][0] == table.fingerprint:
+            if not table.is_indexed(connection):
+                table.index_again(connection)
             continue
         for statement in table.statements():
             connection.execute(statement)
         connection.execute(
             "INSERT INTO pjais_tables(collection, fingerprint, names) VALUES (?, ?, ?)",
-            (name, _EMPTY, " ".join([name, *(child.name for child in table.lists.values())])),
+            (name, _EMPTY, " ".join(table.names)),
         )
         stale.append(table)
     return stale
+
+
+def join(connection: Connection, tables: Iterable[Table], path: str | os.PathLike[str]) -> None:
+    """See that the file's tables are as they must be, where other instances use them.
+
+    Raises:
+        NewerFile: a newer version of this package made the file.
+        DeclaredOtherwise: they must be changed first, and other instances have the file open.
+    """
+    version = _version(connection, path)
+    held = {name: fingerprint for name, (fingerprint, _) in _held(connection).items()} if version else {}
+    declared = {table.name: table.fingerprint for table in tables}
+    if version != FORMAT or held != declared:
+        differing = {name for name, _ in held.items() ^ declared.items()}
+        raise DeclaredOtherwise(Path(path), sorted(differing or held))
+
+
+def _version(connection: Connection, path: str | os.PathLike[str]) -> int:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > FORMAT:
+        raise NewerFile(Path(path), ours=FORMAT, theirs=version)
+    return version
+
+
+def _held(connection: Connection) -> dict[str, tuple[str, str]]:
+    """Return each collection's fingerprint, and the names of its tables."""
+    rows = connection.execute("SELECT collection, fingerprint, names FROM pjais_tables")
+    return {name: (fingerprint, names) for name, fingerprint, names in rows}
 
 
 def rebuild(corridor: Corridor, tables: Iterable[Table]) -> None:

@@ -38,6 +38,7 @@ class Observing(abc.ABC):
         self._wire = wire
         self._collections = tuple(watches.tables)
         self._feed = Feed(self._collections)
+        self._told = Status()
         self._gauges = Gauges(self._collections, now_ms=now_ms)
         writer.listeners.append(self._feed.committed)
         writer.observe = self._gauges.observe
@@ -121,6 +122,9 @@ class Observing(abc.ABC):
         return self._feed.spawn(lookout.run())
 
     def _status_changed(self, status: Status) -> None:
+        if status == self._told:
+            return
+        self._told = status
         self._feed.status_changed(status)
         self._gauges.status_changed(status)
 

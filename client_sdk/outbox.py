@@ -38,6 +38,11 @@ SCHEMA: Final = (
 )
 
 
+_MOVED: Final = (
+    "moved/{}"  # in `pjais_meta`, by incarnation: the incarnation and client id that it has become
+)
+
+
 class PendingBatch(msgspec.Struct, frozen=True):
     """Consecutive updates of one incarnation, from number ``first`` on."""
 
@@ -70,11 +75,35 @@ class Outbox:
         self.next_n += len(records)
         self.pending += len(records)
 
+    def move(self, connection: Connection, old: int, incarnation: int, client: int) -> None:
+        """Let what an incarnation has pending be another's, and leave word for the instance that writes as the old."""
+        connection.execute(
+            "UPDATE pjais_outbox SET incarnation = ?, client = ? WHERE incarnation = ?",
+            (incarnation, client, old),
+        )
+        connection.execute(
+            "INSERT INTO pjais_meta(name, value) VALUES (?, ?)",
+            (_MOVED.format(old), msgspec.msgpack.encode((incarnation, client))),
+        )
+
+    def home(self, connection: Connection) -> tuple[int, int]:
+        """Return the incarnation and client id to write under: others, if another instance has moved this one's."""
+        home = (self.incarnation, self.client)
+        while moved := connection.execute(
+            "SELECT value FROM pjais_meta WHERE name = ?", (_MOVED.format(home[0]),)
+        ).fetchone():
+            home = msgspec.msgpack.decode(moved[0], type=tuple[int, int])
+        return home
+
     @staticmethod
     def batch(
         connection: Connection, *, after_position: int, edits_max: int, bytes_max: int
     ) -> PendingBatch | None:
-        """Return the next pending updates after a place in the log, all of one incarnation and consecutive."""
+        """Return the next pending updates after a place in the log, all of one incarnation and consecutive.
+
+        Where several instances write in turn, one batch passes over what the others wrote in between, and ends before
+        a record that one of them touched: between records no order is needed, within one it is.
+        """
         rows = connection.execute(
             'SELECT o.position, o.incarnation, o.n, o.client, o.collection, o.record, l."update"'
             " FROM pjais_outbox o JOIN pjais_log l ON l.position = o.position"
@@ -83,17 +112,22 @@ class Outbox:
         )
         edits: list[Edit] = []
         head: tuple[int, int, int] | None = None
+        passed: set[tuple[str, str]] = set()
         position = size = 0
         for at, incarnation, n, client, collection, record, update in rows:
             if head is None:
                 head = (incarnation, client, n)
-            elif (incarnation, client, n) != (head[0], head[1], head[2] + len(edits)):
+                passed = _passed_before(connection, after_position, incarnation)
+            elif incarnation != head[0]:
+                passed.add((collection, record))
+                continue
+            if (client, n) != (head[1], head[2] + len(edits)) or (collection, record) in passed:
                 break
             if edits and size + len(update) > bytes_max:
                 break
             edits.append(Edit(collection, record, update))
             position, size = at, size + len(update)
-        if head is None:
+        if head is None or not edits:
             return None
         return PendingBatch(head[0], head[1], head[2], edits, position)
 
@@ -112,6 +146,17 @@ class Outbox:
             "DELETE FROM pjais_outbox WHERE incarnation = ? AND n <= ?", (incarnation, through)
         )
         self.pending -= max(dropped.rowcount, 0)
+
+
+def _passed_before(connection: Connection, position: int, incarnation: int) -> set[tuple[str, str]]:
+    """Return the records of earlier updates of other incarnations, which earlier batches passed over."""
+    if not position:
+        return set()
+    rows = connection.execute(
+        "SELECT collection, record FROM pjais_outbox WHERE position <= ? AND incarnation <> ?",
+        (position, incarnation),
+    )
+    return set(rows.fetchall())
 
 
 def quarantine(

@@ -32,6 +32,7 @@ class Plan(msgspec.Struct, frozen=True):
     limit: int | None = None
     offset: int = 0
     after: After | None = None
+    include: frozenset[str] = frozenset()  # of the lists declared lazy, those that come with the records
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -114,7 +115,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     def records(self, connection: Any, rows: Sequence[Row]) -> list[Any]:
         """Return the records of rows of the table's ``select``."""
-        return self.table.records(connection, rows)
+        return self.table.records(connection, rows, self.include)
 
 
 def _greater(column: str, value: Any, *, descending: bool) -> tuple[str, tuple[Any, ...]] | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Annotated, Any, Final, Generic, Literal, Protocol, TypeVar, cast
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar, cast
 
 import msgspec
 
@@ -24,6 +24,8 @@ from client_sdk.differences import Difference, differences
 from client_sdk.errors import QueryError
 from client_sdk.plan import After, Plan
 from client_sdk.rows import Table, to_sql
+from client_sdk.search import MARKS, Mode, Scope, Search
+from client_sdk.source import Source, Subscription
 from client_sdk.views import Groups, Total, View, Window
 from crdt.fields import Kind
 from crdt.schema import Record
@@ -39,29 +41,6 @@ SECONDS: Final = 300.0
 _COMPARISONS = ("=", "!=", "<", "<=", ">", ">=")
 _OPERATORS = (*_COMPARISONS, "in", "contains", "startswith", "is_null")
 _ORDERED = {Kind.REGISTER, Kind.COUNTER, Kind.TEXT}
-
-
-class Subscription(Protocol):
-    """A callback that is called until it is closed."""
-
-    def close(self) -> None:
-        """Call no more."""
-
-
-class Source(Protocol):
-    """What a query runs on: reads, results that are kept, and views that are kept true."""
-
-    async def ask(self, plan: Plan, work: Callable[[Connection], T]) -> T:
-        """Run a query's ``work`` on a consistent view."""
-
-    async def cached(self, view: View[T], seconds: float) -> T:
-        """Return a view's result, which is kept true for that long after it was read."""
-
-    def watch(self, view: View[T]) -> AsyncGenerator[T, None]:
-        """Yield a view's result, now and each time that it changes."""
-
-    def subscribe(self, view: View[T], callback: Callable[[T], Any]) -> Subscription:
-        """Call back with a view's result, now and each time that it changes."""
 
 
 class Query(Generic[R]):
@@ -125,6 +104,10 @@ class Query(Generic[R]):
         """Leave out the first ``count`` records. Raises `QueryError`."""
         return self._with(offset=self._natural("offset", count))
 
+    def include(self, *lists: str) -> Query[R]:
+        """Load these lists too, which are declared lazy: ``include("messages")``. Raises `QueryError`."""
+        return self._with(include=self.plan.include | self._table.included(lists))
+
     def after(self, record: R) -> Query[R]:
         """Begin behind a record, in the query's order: ``limit(50)``, and then ``after(page[-1])`` for the next page.
 
@@ -178,6 +161,24 @@ class Query(Generic[R]):
         """
         groups = self._groups(field)
         return await self._ask(groups, lambda connection: groups.decoded(groups.work(connection)))
+
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int = 50,
+        mode: Mode = "hybrid",
+        scope: Scope = "device",
+        marks: tuple[str, str] = MARKS,
+    ) -> Search[R]:
+        """Search the records that fit, best first; see `client_sdk.search`. Await it, or ``watch`` it.
+
+        Raises:
+            QueryError: nothing of the record is searchable, or the query has an order or a window: a search has its
+                own.
+            NotAvailable: a mode or a scope that is not built yet.
+        """
+        return Search(self._source, self.plan, text, limit=limit, mode=mode, scope=scope, marks=marks)
 
     def watch(self) -> AsyncGenerator[list[R], None]:
         """Yield the records, now and each time that they change. A slow consumer gets the latest, not a queue.

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Reading:
-    """The device's side of `client_sdk.query.Source`."""
+    """The device's side of `client_sdk.source.Source`."""
 
     def __init__(self, writer: Writer, watches: Watches, workload: Workload, cache: ResultCache) -> None:
         self._writer = writer
@@ -35,6 +35,10 @@ class Reading:
         returned = len(result) if isinstance(result, list) else 1
         self._workload.ran(plan, time.perf_counter() - began, returned)
         return result
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` on a consistent view."""
+        return await self._writer.read(work, brief=True)
 
     async def cached(self, view: View[T], seconds: float) -> T:
         """Return a view's result, kept for ``seconds``. Inside a transaction it is read, and sees its own writes."""

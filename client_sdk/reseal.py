@@ -9,17 +9,17 @@ would end the conflict unseen, and collections that this program does not declar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from client_sdk.commit import Change, Corridor
 from client_sdk.rows import Table
-from client_sdk.seal import NONCE_BYTES, SpaceKey, save_keys
+from client_sdk.seal import NONCE_BYTES, SpaceKey, load_keys, save_keys
 from crdt.changes import Operation, SetRegister
 from crdt.contents import Contents
 from crdt.sealed import sealed_bytes
 from crdt.values import encode_value
 
-__all__ = ["reseal", "take_key"]
+__all__ = ["read_keys", "reseal", "take_key"]
 
 
 def take_key(corridor: Corridor, key: SpaceKey) -> None:
@@ -41,6 +41,11 @@ def take_key(corridor: Corridor, key: SpaceKey) -> None:
                 corridor.committed.changes.append(
                     Change(table.name, record, "updated", doc, fields, before=row, after=row)
                 )
+
+
+def read_keys(corridor: Corridor, random: Callable[[int], bytes]) -> None:
+    """Read the keys again: another instance on this file put one in force, and sealed everything anew."""
+    corridor.seals.keys = load_keys(corridor.connection, random)
 
 
 def reseal(corridor: Corridor, tables: Iterable[Table]) -> None:

@@ -8,7 +8,8 @@ value. A sealed field is its sealed bytes, opened when a record is made of the r
 
     notes(doc INTEGER PRIMARY KEY, id TEXT, created_at INTEGER, …)      notes__messages(doc, position, id, role, …)
 
-A collection's table is made anew when its declaration changed since the file was last opened (`prepare`).
+A collection's table is made anew when its declaration changed since the file was last opened (`prepare`). What is
+searchable is indexed by the same verbs that write the rows (`client_sdk.text_index`).
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast, get_type_hints
 
 import msgspec
 
-from client_sdk.database import Connection
+from client_sdk.database import Connection, SqlError
+from client_sdk.errors import QueryError
 from client_sdk.seal import NONCE_BYTES, SealedField, Seals
+from client_sdk.text_index import ITEM_BITS, TextIndex
 from crdt.errors import SchemaError
 from crdt.fields import FieldType, Kind, field_type
 from crdt.schema import Field, Record, Schema
@@ -85,6 +88,10 @@ class ListTable:
             f'INSERT INTO "{self.name}"(doc, position, {", ".join(names)}) VALUES (?, ?{", ?" * len(names)})'
         )
         self.select = f'SELECT doc, {", ".join(names)} FROM "{self.name}"'
+        self.select_newest = (
+            f'SELECT position, doc, {", ".join(names)} FROM "{self.name}"'
+            " ORDER BY doc DESC, position DESC LIMIT 1"
+        )
         self.create = (
             f'CREATE TABLE "{self.name}"(doc INTEGER NOT NULL, position INTEGER NOT NULL, '
             + ", ".join(f'"{column.name}" {column.affinity}' for column in self.columns)
@@ -96,6 +103,13 @@ class ListTable:
         for position, item in enumerate(items, first):
             held = [getattr(item, column.name) for column in self.columns] if self.item else [item]
             yield (doc, position, *_encoded(self.columns, held))
+
+    def page(self, connection: Connection, doc: int, first: int, last: int) -> list[Any]:
+        """Return the items of a document from place ``first`` to ``last``, those that there are."""
+        rows = connection.execute(
+            f"{self.select} WHERE doc = ? AND position BETWEEN ? AND ? ORDER BY position", (doc, first, last)
+        )
+        return [self.value(row[1:]) for row in rows]
 
     def value(self, row: Sequence[Any]) -> Any:
         """Return the item of a row's columns."""
@@ -126,6 +140,7 @@ class Table:
         names = ", ".join(f'"{column.name}"' for column in self.columns)
         self.insert = f'INSERT INTO "{self.name}"(doc, id, {names}) VALUES (?, ?{", ?" * len(self.columns)})'
         self.select = f'SELECT "{self.name}".doc, "{self.name}".id, {names} FROM "{self.name}"'
+        self.text = TextIndex(schema) if schema.searchable else None
         #: Whether somebody watches: what changes then says how its row was and is. Set on the event loop.
         self.is_watched = False
         self._names = [column.name for column in self.columns]
@@ -146,12 +161,19 @@ class Table:
             listed = ", ".join(f'"{name}"' for name in index)
             made.append(f'CREATE INDEX "{self.name}_by_{"_and_".join(index)}" ON "{self.name}"({listed})')
         made += [child.create for child in self.lists.values()]
-        return made
+        return [*made, *(self.text.statements() if self.text else ())]
+
+    @property
+    def names(self) -> list[str]:
+        """The tables that ``statements`` makes."""
+        made = [self.name, *(child.name for child in self.lists.values())]
+        return [*made, *(self.text.names if self.text else ())]
 
     @property
     def fingerprint(self) -> str:
         """A hash of the declaration: another one means that the tables are made anew."""
-        return hashlib.sha256("\n".join(self.statements()).encode()).hexdigest()
+        declared = [*self.statements(), *([self.text.rules] if self.text else [])]
+        return hashlib.sha256("\n".join(declared).encode()).hexdigest()
 
     # -- Writing
 
@@ -174,17 +196,72 @@ class Table:
             if name in values:
                 connection.execute(f'DELETE FROM "{child.name}" WHERE doc = ?', (doc,))
                 connection.executemany(child.insert, child.rows(doc, 0, values[name]))
+                if self.text is not None and name in self.text.lists:
+                    self.text.replace_list(connection, doc, name, values[name])
+        if self.text is not None and self.text.record is not None:
+            places = self.text.record.places
+            if any(name in values for name in places):
+                self.text.replace(connection, doc, self._some(connection, doc, places))
 
     def append(self, connection: Connection, doc: int, field: str, first: int, items: Iterable[Any]) -> None:
         """Write items at the end of a list that has ``first`` items."""
-        child = self.lists[field]
+        child, items = self.lists[field], list(items)
         connection.executemany(child.insert, child.rows(doc, first, items))
+        if self.text is not None and field in self.text.lists:
+            self.text.append(connection, doc, field, first, items)
 
     def delete(self, connection: Connection, doc: int) -> None:
         """Remove a record's rows."""
         connection.execute(f'DELETE FROM "{self.name}" WHERE doc = ?', (doc,))
         for child in self.lists.values():
             connection.execute(f'DELETE FROM "{child.name}" WHERE doc = ?', (doc,))
+        if self.text is not None:
+            self.text.delete(connection, doc)
+
+    def is_indexed(self, connection: Connection) -> bool:
+        """Return whether the text index has as many rows as there are, and finds the newest; it sees no more damage."""
+        try:
+            for text in self.text.tables if self.text else ():
+                newest: tuple[int, Any] | None = None
+                if text.list_field is None:
+                    rows = self.name
+                    row = connection.execute(f"{self.select} ORDER BY doc DESC LIMIT 1").fetchone()
+                    if row is not None:
+                        newest = row[0], self._values(row)
+                else:
+                    child = self.lists[text.list_field]
+                    rows = child.name
+                    row = connection.execute(child.select_newest).fetchone()
+                    if row is not None and row[0] < 1 << ITEM_BITS:
+                        newest = row[1] << ITEM_BITS | row[0], child.value(row[2:])
+                if not text.is_whole(connection, rows, newest):
+                    return False
+        except SqlError:
+            return False
+        return True
+
+    def index_again(self, connection: Connection) -> None:
+        """Make the text index anew from the rows."""
+        if self.text is None:
+            return
+        self.text.make_anew(connection)
+        rows = connection.execute(f"{self.select} ORDER BY doc").fetchall()
+        for start in range(0, len(rows), 500):
+            some = rows[start : start + 500]
+            lists = {
+                name: self._lists(connection, self.lists[name], [row[0] for row in some])
+                for name in self.text.lists
+            }
+            self.text.insert(
+                connection,
+                [
+                    (
+                        row[0],
+                        self._values(row) | {name: found.get(row[0], []) for name, found in lists.items()},
+                    )
+                    for row in some
+                ],
+            )
 
     # -- Sealed fields
 
@@ -208,6 +285,17 @@ class Table:
         found = connection.execute(f'SELECT doc FROM "{self.name}" WHERE id = ?', (record_id,)).fetchone()
         return None if found is None else int(found[0])
 
+    def included(self, names: Iterable[str]) -> frozenset[str]:
+        """Return names of lists to load, checked. Raises `QueryError`."""
+        asked = names if isinstance(names, str) else tuple(names)
+        for name in asked:
+            if isinstance(asked, str) or name not in self.lists:
+                known = ", ".join(map(repr, self.lists)) or "none"
+                raise QueryError(
+                    f"{self.name}: include takes the names of lists, not {asked!r:.60}; there are {known}"
+                )
+        return frozenset(asked)
+
     def place(self, name: str) -> int:
         """Return where a column stands in a row of ``select``."""
         return self._places[name]
@@ -217,12 +305,17 @@ class Table:
         found: Sequence[Any] | None = connection.execute(f"{self.select} WHERE doc = ?", (doc,)).fetchone()
         return found
 
-    def records(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[Record]:
-        """Return the records of rows of ``select``, their lists read beside."""
-        lists = {
-            name: self._lists(connection, child, [row[0] for row in rows])
-            for name, child in self.lists.items()
-        }
+    def loaded(self, include: Collection[str] | None) -> list[str]:
+        """Return which lists come with a record: those that are not lazy, and ``include`` (None: all)."""
+        lazy = self.schema.lazy
+        return [name for name in self.lists if include is None or name not in lazy or name in include]
+
+    def records(
+        self, connection: Connection, rows: Sequence[Sequence[Any]], include: Collection[str] | None = ()
+    ) -> list[Record]:
+        """Return the records of rows of ``select``, their lists read beside, lazy ones as `loaded` says."""
+        docs = [row[0] for row in rows]
+        lists = {name: self._lists(connection, self.lists[name], docs) for name in self.loaded(include)}
         if not lists:
             return [self.record(row, {}) for row in rows]
         return [
@@ -230,15 +323,29 @@ class Table:
         ]
 
     def record(self, row: Sequence[Any], lists: Mapping[str, list[Any]]) -> Record:
-        """Return the record of a row of ``select`` and of its lists."""
+        """Return the record of a row of ``select`` and of its lists; lazy ones that are not given are not loaded."""
+        fields: dict[str, Any] = {**self.schema.lazy, **self._values(row), **lists}
+        return self.schema.record(**fields)
+
+    def _values(self, row: Sequence[Any]) -> dict[str, Any]:
+        """Return the values of a row of ``select`` by name, without lists."""
         held = list(row[2:])
         for place, decode in self._decoders:
             if held[place] is not None:
                 held[place] = decode(held[place])
         for place, sealed in self._sealed:
             held[place] = sealed.open(row[1], held[place])
-        fields: dict[str, Any] = {**dict(zip(self._names, held, strict=True)), **lists}
-        return self.schema.record(id=row[1], **fields)
+        return {"id": row[1], **dict(zip(self._names, held, strict=True))}
+
+    def _some(self, connection: Connection, doc: int, names: Sequence[str]) -> dict[str, Any]:
+        """Return some values of a document's row."""
+        listed = ", ".join(f'"{name}"' for name in names)
+        row = connection.execute(f'SELECT {listed} FROM "{self.name}" WHERE doc = ?', (doc,)).fetchone()
+        decoders = [None if name == "id" else self.by_name[name].decode for name in names]
+        return {
+            name: value if decode is None or value is None else decode(value)
+            for name, value, decode in zip(names, row, decoders, strict=True)
+        }
 
     @staticmethod
     def _lists(connection: Connection, child: ListTable, docs: Sequence[int]) -> dict[int, list[Any]]:

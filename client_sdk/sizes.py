@@ -38,6 +38,7 @@ _LOG_TABLES: Final = {
     "pjais_outbox": "collection",
     "pjais_quarantine": "collection",
 }
+_TEXT_PREFIX: Final = "pjais_text_"  # what text search keeps of a collection
 
 
 class CollectionSize(msgspec.Struct, frozen=True):
@@ -113,13 +114,10 @@ def _owner(table: str, collections: Collection[str]) -> tuple[str, Part]:
     """Return a table's collection ("" for none), and what it is there for."""
     if table in _LOG_TABLES:
         return "", "log"
-    if table in collections:
-        return table, "data"
+    rows = table.removeprefix(_TEXT_PREFIX)
     for collection in sorted(collections, key=len, reverse=True):
-        if table.startswith(f"{collection}__"):
-            return collection, "data"
-        if table.startswith(f"{collection}_"):  # what full-text search keeps, say
-            return collection, "index"
+        if rows == collection or rows.startswith(f"{collection}_"):
+            return collection, "data" if rows == table else "index"
     return "", "data"
 
 

@@ -176,11 +176,12 @@ class Window(_Planned[list[Any]]):
     def _record(self, change: Change, row: Row, old: Any) -> Any:
         """Return the record of a changed row; what it holds in lists stands elsewhere."""
         table = self.plan.table
-        if not table.lists:
+        lists = table.loaded(self.plan.include)
+        if not lists:
             return table.record(row, {})
-        if old is None or not change.fields or any(name in change.fields for name in table.lists):
+        if old is None or not change.fields or any(name in change.fields for name in lists):
             raise Undecided
-        return table.record(row, {name: getattr(old, name) for name in table.lists})
+        return table.record(row, {name: getattr(old, name) for name in lists})
 
 
 class Total(_Planned[int]):

@@ -109,7 +109,12 @@ class Watches:
     # -- What became true
 
     def committed(self, committed: Committed) -> None:
-        """Show each live query the changes that can matter to it."""
+        """Show each live query the changes that can matter to it; of other instances' it reads what they made."""
+        if committed.is_foreign:
+            for name in committed.collections & self._index.keys():
+                for live in list(self._index[name].lives):
+                    self._take(live, committed.commits, None)
+            return
         touched: dict[_Live, list[Change]] = {}
         for change in committed.changes:
             index = self._index.get(change.collection)
@@ -117,16 +122,16 @@ class Watches:
                 for live in index.candidates(change):
                     touched.setdefault(live, []).append(change)
         for live, changes in touched.items():
-            self._take(live, committed.version, changes)
+            self._take(live, committed.commits, changes)
 
-    def _take(self, live: _Live, version: int, changes: list[Change]) -> None:
+    def _take(self, live: _Live, version: int, changes: list[Change] | None) -> None:
         if live.is_reading:
             live.waiting.append((version, changes))
             return
         if version <= live.version:
             return  # the read that it comes from has seen it
         try:
-            is_changed = live.view.patch(changes)
+            is_changed = _patched(live.view, changes)
         except Undecided:
             if all(isinstance(listener, Held) for listener in live.listeners):
                 for listener in list(live.listeners):
@@ -160,7 +165,7 @@ class Watches:
                 waiting, live.waiting = live.waiting, []
                 for version, changes in waiting:
                     if version > live.version:
-                        live.view.patch(changes)
+                        _patched(live.view, changes)
                         live.version = version
             except Undecided:
                 continue
@@ -236,6 +241,13 @@ class Watches:
         return task
 
 
+def _patched(view: View[Any], changes: list[Change] | None) -> bool:
+    """Take changes, None: of whatever kind, and return whether the result changed. Raises `Undecided`."""
+    if changes is None:
+        raise Undecided
+    return view.patch(changes)
+
+
 class CallbackSubscription:
     """A callback that is called until it is closed."""
 
@@ -254,7 +266,7 @@ class _Live:
         self.view = view
         self.version = -1
         self.is_reading = False
-        self.waiting: list[tuple[int, list[Change]]] = []  # while it is being read
+        self.waiting: list[tuple[int, list[Change] | None]] = []  # while it is being read
         self.listeners: dict[Listener, None] = {}
         self._told: Any = NOTHING
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar
 from client_sdk.commit import Committed, Corridor
 from client_sdk.database import Connection, Database
 from client_sdk.errors import ClientError, ClosedClient, TransactionFailed
+from client_sdk.notices import Heard
 from crdt.errors import CrdtError
 
 __all__ = ["Call", "Observe", "Transaction", "Writer"]
@@ -39,12 +40,15 @@ _current: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar(
 
 
 class Writer:
-    """The one who writes. ``listeners`` are called with each `Committed`; ``observe`` surrounds each call."""
+    """The one who writes. ``listeners`` are called with each `Committed`, ``told`` is the newest they heard of, and
+    ``observe`` surrounds each call.
+    """
 
     def __init__(self, database: Database, corridor: Corridor) -> None:
         self.database = database
         self.corridor = corridor
         self.listeners: list[Callable[[Committed], None]] = []
+        self.told = corridor.state.commits
         self.observe: Observe = lambda _call, _collection: contextlib.nullcontext()
 
     async def run(self, work: Callable[[Corridor], T], *, brief: bool = False, is_remote: bool = False) -> T:
@@ -86,9 +90,30 @@ class Writer:
         return transaction is not None and transaction.writer is self
 
     def tell(self, committed: Committed) -> None:
-        """Call the listeners."""
+        """Call the listeners, first with what other instances committed before."""
+        if committed.missed is not None:
+            self.hear(committed.missed)
         for listener in self.listeners:
             listener(committed)
+        self.told = max(self.told, committed.commits)
+
+    def hear(self, heard: Heard) -> None:
+        """Tell the listeners of what other instances committed, unless they know."""
+        if heard.through <= self.told:
+            return
+        told = heard.notices
+        if told is None:
+            everything = frozenset(self.corridor.tables)
+            committed = Committed(pending=heard.pending, whole=everything, is_call=True)
+        else:
+            committed = Committed(
+                changes=[change for notice in told for change in notice.changes or ()],
+                pending=heard.pending,
+                whole=frozenset(name for one in told if one.changes is None for name in one.collections),
+                is_call=any(notice.is_call for notice in told),
+            )
+        committed.is_foreign, committed.commits = True, heard.through
+        self.tell(committed)
 
 
 class Transaction:

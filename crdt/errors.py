@@ -6,6 +6,7 @@
     ├── SchemaError            the declaration of a record is wrong     fix the class; raised at import time
     ├── ValidationError        a value does not fit its field           fix the value; nothing was written
     ├── NotAvailable           a feature that is not built yet          do without, or update the package
+    ├── ItemsNotLoaded         a list that was not asked for is used    ask for it, or read the record by its id
     ├── UpdateRefused          update bytes that we do not trust        quarantine it, go on with the rest
     │   └── UpdateGap          an honest update that came too early     wait for, or fetch, what is missing
     ├── DocumentUnreadable     a document that this schema cannot read  quarantine the record, keep its bytes
@@ -23,6 +24,7 @@ __all__ = [
     "CrdtError",
     "DocumentUnreadable",
     "FrameTooLarge",
+    "ItemsNotLoaded",
     "MalformedFrame",
     "NotAvailable",
     "ProtocolMismatch",
@@ -32,6 +34,9 @@ __all__ = [
     "ValidationError",
     "WireError",
 ]
+
+
+ITEMS_ADVICE = 'ask for it with .include("{0}"), read the record with get(id), or page through the list'
 
 
 class CrdtError(Exception):
@@ -63,6 +68,18 @@ class NotAvailable(CrdtError, NotImplementedError):
     def __init__(self, what: str, instead: str) -> None:
         super().__init__(f"{what} is not available yet; {instead}")
         self.what = what
+
+
+class ItemsNotLoaded(CrdtError):
+    """A record came from a query, which leaves out the items of lists declared lazy, and this one was used.
+
+    Attributes: ``record`` (the class's name) and ``field``.
+    """
+
+    def __init__(self, record: str, field: str) -> None:
+        super().__init__(f"{record}.{field} is not loaded: {ITEMS_ADVICE.format(field)}")
+        self.record = record
+        self.field = field
 
 
 class UpdateRefused(CrdtError):

@@ -166,6 +166,17 @@ class DocumentIndex:
         known = self._known.get(client)
         return None if known is None else known.last_by_place.get(place)
 
+    def last_entries(self, root: str) -> dict[str, Id] | None:
+        """Return the last entry under each key of a map, deleted or not; None if a key has two clients' entries."""
+        found: dict[str, Id] = {}
+        for client, known in self._known.items():
+            for (held, key), clock in known.last_by_place.items():
+                if held == root and key is not None:
+                    if key in found:
+                        return None
+                    found[key] = (client, clock)
+        return found
+
     def has_list(self, root: str) -> bool:
         """Tell whether a list has, or ever had, items."""
         return root in self._ends

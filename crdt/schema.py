@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, dataclass_transform, get_type_hints
 
 import msgspec
 
-from crdt.errors import SchemaError, ValidationError
+from crdt.errors import ITEMS_ADVICE, SchemaError, ValidationError
 from crdt.fields import FieldType, Kind, SealedValue, field_type
 from crdt.items import ItemCodec
+from crdt.lazy import NotLoaded
 from crdt.limits import COLLECTION_NAME_BYTES_MAX, RECORD_ID_BYTES_MAX
 from crdt.values import BadValue, convert, shown
 
@@ -41,7 +42,7 @@ _EXPLANATION = re.compile(
 
 
 class _RecordMeta(msgspec.StructMeta):
-    """Takes ``collection``, ``indexes`` and ``searchable`` beside msgspec's own options."""
+    """Takes ``collection``, ``indexes``, ``searchable`` and ``lazy`` beside msgspec's own options."""
 
     def __new__(
         mcs,
@@ -52,6 +53,7 @@ class _RecordMeta(msgspec.StructMeta):
         collection: str | None = None,
         indexes: Iterable[str | tuple[str, ...]] = (),
         searchable: Iterable[str] = (),
+        lazy: Iterable[str] = (),
         **options: Any,
     ) -> Any:
         options.setdefault("kw_only", True)
@@ -60,10 +62,10 @@ class _RecordMeta(msgspec.StructMeta):
         except TypeError as error:
             raise SchemaError(f"{name}: {error}") from None
         if collection is not None:
-            if isinstance(indexes, str) or isinstance(searchable, str):
-                raise SchemaError(f"{name}: indexes and searchable are lists of names")
+            if any(isinstance(names, str) for names in (indexes, searchable, lazy)):
+                raise SchemaError(f"{name}: indexes, searchable and lazy are lists of names")
             declared = tuple((index,) if isinstance(index, str) else tuple(index) for index in indexes)
-            _DECLARATIONS[made] = (collection, declared, tuple(searchable))
+            _DECLARATIONS[made] = (collection, declared, tuple(searchable), tuple(lazy))
         return made
 
     if not TYPE_CHECKING:
@@ -72,7 +74,7 @@ class _RecordMeta(msgspec.StructMeta):
             """Swallow the options that `__new__` took."""
 
 
-_DECLARATIONS: dict[type, tuple[str, tuple[tuple[str, ...], ...], tuple[str, ...]]] = {}
+_DECLARATIONS: dict[type, tuple[str, tuple[tuple[str, ...], ...], tuple[str, ...], tuple[str, ...]]] = {}
 _SCHEMAS: dict[type, Schema] = {}
 
 
@@ -130,7 +132,8 @@ class Schema:
 
     Attributes: ``record`` (the class), ``collection``, ``fields`` (without ``id``; ``created_at`` and ``updated_at``
     first), ``by_name``, ``by_wire``, ``sealed`` (the sealed fields), ``items`` (the codec of each list field, by name),
-    ``indexes`` (tuples of field names), ``searchable``.
+    ``indexes`` (tuples of field names), ``searchable``, ``lazy`` (the lists that queries leave out unless asked for: by
+    name, what stands there).
     """
 
     def __init__(
@@ -139,6 +142,7 @@ class Schema:
         collection: str,
         indexes: tuple[tuple[str, ...], ...],
         searchable: tuple[str, ...],
+        lazy: tuple[str, ...] = (),
     ) -> None:
         self.record = record
         self.collection = collection
@@ -157,6 +161,7 @@ class Schema:
         self.sealed = tuple(field for field in self.fields if field.kind is Kind.SEALED)
         self.indexes = indexes
         self.searchable = searchable
+        self.lazy: Mapping[str, NotLoaded] = {field: NotLoaded(name, field) for field in lazy}
         self._check_names()
         self._validator = msgspec.defstruct(
             name, [("id", str), *((field.name, field.type.value) for field in self.fields)], kw_only=True
@@ -186,6 +191,8 @@ class Schema:
             )
         for field in self.sealed:
             self._check_open(field.name, getattr(record, field.name))
+        for name in self.lazy:
+            self._check_loaded(name, getattr(record, name))
         try:
             return msgspec.convert(record, self._validator, from_attributes=True)
         except msgspec.ValidationError as error:
@@ -198,6 +205,7 @@ class Schema:
     def validate_value(self, name: str, value: Any) -> Any:
         """Check one field's new value and return it, converted. Raises as `validate`."""
         self._check_open(name, value)
+        self._check_loaded(name, value)
         return self._convert(name, value, self.field(name).type.value)
 
     def validate_elements(self, field: Field, elements: Any) -> list[Any]:
@@ -267,10 +275,20 @@ class Schema:
                 expected="a value, or to leave the field as it is: its bytes stay",
             )
 
+    def _check_loaded(self, name: str, value: Any) -> None:
+        if isinstance(value, NotLoaded):
+            raise ValidationError(
+                record=self.record.__name__,
+                field=name,
+                problem=f"got {value!r}",
+                expected=f"its items: {ITEMS_ADVICE.format(name)}",
+            )
+
     def _check_names(self) -> None:
         for option, names in (
             *(("indexes", index) for index in self.indexes),
             ("searchable", self.searchable),
+            ("lazy", tuple(self.lazy)),
         ):
             if (option == "indexes" and not names) or len(set(names)) != len(names):
                 raise SchemaError(f"{self.record.__name__}: {option} has {names!r}: names, each once")
@@ -285,6 +303,8 @@ class Schema:
                     raise SchemaError(
                         f"{self.record.__name__}: a {field.kind.value} field cannot be indexed: {name!r}"
                     )
+                if option == "lazy" and (field is None or field.kind is not Kind.LIST):
+                    raise SchemaError(f"{self.record.__name__}: only a list can be lazy, not {name!r}")
                 if option == "searchable" and field is not None and field.kind is Kind.SEALED:
                     raise SchemaError(f"{self.record.__name__}: a sealed field is never searchable: {name!r}")
 

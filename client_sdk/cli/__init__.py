@@ -7,7 +7,7 @@
     pjais invite                     on one device …
     pjais join URL CODE              … and on another
     pjais import conversations.json  pjais export hub.json
-    pjais watch --collection memories
+    pjais search "green tea"          pjais watch --collection memories
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import rich_click as click
 
 from client_sdk.cli.demo import demo
 from client_sdk.cli.devices import init, invite, join, status, sync
-from client_sdk.cli.later import backup, doctor, restore, search
+from client_sdk.cli.later import backup, doctor, restore
 from client_sdk.cli.metrics import metrics
 from client_sdk.cli.records import export, import_
+from client_sdk.cli.search import search
 from client_sdk.cli.watch import watch
 
 __all__ = ["main"]

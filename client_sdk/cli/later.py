@@ -9,7 +9,7 @@ import rich_click as click
 from client_sdk.cli.device import Device, command
 from client_sdk.errors import NotAvailable
 
-__all__ = ["backup", "doctor", "restore", "search"]
+__all__ = ["backup", "doctor", "restore"]
 
 
 def _later(name: str, what: str, instead: str) -> Any:
@@ -22,7 +22,6 @@ def _later(name: str, what: str, instead: str) -> Any:
     return click.command(name, context_settings={"ignore_unknown_options": True})(everything)
 
 
-search = _later("search", "Search everything by text and meaning", "pjais export writes what can be searched")
 backup = _later(
     "backup", "Write an encrypted copy of the file", "pjais export keeps the records, in plain text"
 )

@@ -63,7 +63,7 @@ async def _watch(device: Device, hub: Hub, collection: str, limit: int) -> None:
 
 async def _table(device: Device, hub: Hub, collection: str, changes: Any, limit: int) -> None:
     records: HubCollection[Any] = hub.collections[collection]
-    newest = records.order_by("updated_at", "desc").limit(limit)
+    newest = records.order_by("updated_at", "desc").limit(limit).include(*records.schema.lazy)
     shown = asyncio.Event()
     told = ""
 
@@ -99,7 +99,8 @@ async def _lines(device: Device, hub: Hub, collection: str, changes: Any) -> Non
         held: dict[str, Any] = {}
         for start in range(0, len(some), _LOOKUP_MAX):
             ids = [change.record for change in some[start : start + _LOOKUP_MAX]]
-            held |= {record.id: record for record in await records.where("id", "in", ids).all()}
+            found = await records.where("id", "in", ids).include(*records.schema.lazy).all()
+            held |= {record.id: record for record in found}
         for change in some:
             _line(device, collection, change, held.get(change.record))
 

@@ -1,4 +1,5 @@
-"""The encrypted file: one writer, several readers, whole transactions in one hop, one opening at a time.
+"""The encrypted file: one writer, several readers, whole transactions in one hop, one owner at a time, or several who
+share.
 
 What it promises:
 
@@ -9,8 +10,8 @@ What it promises:
 - Nothing stands on the disk in plain text: SQLCipher under a raw 256-bit key, temporary tables in memory.
 - Errors are typed (`client_sdk.errors`): a full disk, a wrong key, damage. Nothing is deleted on any of them.
 
-What it refuses: a second opening of the same file (`lock`), and to guess whether a file is damaged or the key is
-wrong (`pages` finds out). Look into `lane` for the threads.
+What it refuses: a second opening of the same file unless all share it (`lock`), and to guess whether a file is damaged
+or the key is wrong (`pages` finds out). Look into `lane` for the threads.
 
 **Brief transactions run where they are.** A hop to the thread and back costs about 100 µs, where a commit costs 150 to
 200 with its fsync and 30 without (`Config.synchronous`), and a read by key 15. So what says that it is ``brief`` runs
@@ -19,6 +20,10 @@ begun again on a thread; a write as long as commits are quick, so that a slow di
 
 **The log is copied into the file between transactions**, on the thread, not inside a commit: a commit never waits for
 it unless it comes at that moment.
+
+**Several openings** (``multi_instance``) take turns at writing by SQLite's lock. The event loop never waits for it: a
+brief transaction that finds it taken moves to the thread, which tries again every millisecond (SQLite's own waits grow
+to 100 ms: whoever writes in a loop would keep the others out).
 """
 
 from __future__ import annotations
@@ -32,24 +37,26 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from client_sdk.config import Config
 from client_sdk.database.connection import (
     Connect,
     Connection,
     Cursor,
+    LockTaken,
     Role,
     configure,
     connect_sqlcipher,
     create,
+    find_damage,
     transaction,
 )
 from client_sdk.database.lane import Job, Lane
 from client_sdk.database.lock import FileLock
 from client_sdk.database.pages import diagnose, key_specification
 from client_sdk.database.problems import IntegrityError, SqlError, errors_of, problem_of_system
-from client_sdk.errors import ClosedClient, DamagedFile, KeyInvalid, NotAvailable
+from client_sdk.errors import ClosedClient, DamagedFile, FileInUse, KeyInvalid
 
 __all__ = [
     "Connect",
@@ -63,6 +70,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Prepare: TypeAlias = Callable[[Connection], object]
 
 _log = logging.getLogger(__name__)
 
@@ -81,15 +89,19 @@ class _TookTooLong(Exception):
 class Database:
     """An open encrypted file. Made by `open`; its methods belong to the event loop that opened it."""
 
-    def __init__(self, path: Path, key: bytes, config: Config, connect: Connect) -> None:
+    def __init__(
+        self, path: Path, key: bytes, config: Config, connect: Connect, *, is_shared: bool = False
+    ) -> None:
         self.path = path.resolve()  # two names of one file have one lock
         self.config = config
+        self.is_shared = is_shared
         self._key = key
         self._connect = connect
         self._lock: FileLock | None = None
         self._specification = ""
         self._writer: Lane | None = None
         self._readers: list[Lane] = []
+        self._glancer: Lane | None = None
         self._idle: list[Lane] = []
         self._waiting: deque[Job[Any]] = deque()
         self._closed: asyncio.Future[None] | None = None
@@ -110,41 +122,46 @@ class Database:
         *,
         config: Config | None = None,
         connect: Connect = connect_sqlcipher,
-        prepare: Callable[[Connection], None] | None = None,
+        prepare: Prepare | None = None,
         multi_instance: bool = False,
+        join: Prepare | None = None,
     ) -> Self:
         """Open the file at ``path`` under a 32-byte key, and make it if it is not there.
 
-        ``prepare`` runs first, in a write transaction of its own: the place for the schema. Raises `FileInUse`,
-        `WrongKey`, `DamagedFile`, `NotADatabase`, `FileUnreachable`, `ReadOnlyFile`, `DiskFull`, `DiskFailed`,
-        `KeyInvalid` and `NotAvailable`; then nothing stays open or locked.
+        ``prepare`` runs first, in a write transaction of its own: the place for the schema. Of several openings with
+        ``multi_instance`` only one that is alone prepares, and keeps the others waiting until `admit`; one that is not
+        runs ``join`` in its place.
+
+        Raises `FileInUse`, `WrongKey`, `DamagedFile`, `NotADatabase`, `FileUnreachable`, `ReadOnlyFile`, `DiskFull`,
+        `DiskFailed`, `KeyInvalid`, and what those functions raise; then nothing stays open or locked.
         """
-        if multi_instance:
-            raise NotAvailable("multi_instance=True", "let one process own the file")
         if len(key) != _KEY_BYTES:
             raise KeyInvalid(f"a key is {_KEY_BYTES} random bytes, and this one has {len(key)}")
-        database = cls(Path(path), bytes(key), config or Config(), connect)
-        await database._open(prepare)
+        database = cls(Path(path), bytes(key), config or Config(), connect, is_shared=multi_instance)
+        await database._open(prepare, join)
         return database
 
-    async def _open(self, prepare: Callable[[Connection], None] | None) -> None:
+    async def _open(self, prepare: Prepare | None, join: Prepare | None) -> None:
         name = self.path.name
-        self._writer = Lane(partial(self._open_writer, prepare), name=f"{name} writer")
+        self._writer = Lane(partial(self._open_writer, prepare, join), name=f"{name} writer")
         try:
             await self._writer.open()
             for number in range(self.config.readers):
                 reader = Lane(partial(self._open_connection, "reader"), name=f"{name} reader {number + 1}")
                 self._readers.append(reader)
                 await reader.open()
+            if self.is_shared:
+                self._glancer = Lane(partial(self._open_connection, "reader"), name=f"{name} glancer")
+                await self._glancer.open()
         except BaseException:
             await self.close()
             raise
         self._idle = list(self._readers)
 
-    def _open_writer(self, prepare: Callable[[Connection], None] | None) -> Connection:
-        self._lock = FileLock.acquire(self.path)
+    def _open_writer(self, prepare: Prepare | None, join: Prepare | None) -> Connection:
+        self._lock = (FileLock.share if self.is_shared else FileLock.own)(self.path)
         try:
-            if not self.path.exists():
+            if self._lock.is_alone and not self.path.exists():
                 create(self.path, self._key, connect=self._connect, config=self.config)
             if self.path.is_dir() or not self.path.stat().st_size:  # SQLite would fill an empty file
                 raise diagnose(self.path, self._key)
@@ -152,11 +169,19 @@ class Database:
         except OSError as error:
             raise problem_of_system(error, self.path) from error
         try:
-            return self._open_connection("writer", prepare)
+            connection = self._open_connection("writer", prepare if self._lock.is_alone else join)
         except DamagedFile as error:
             raise diagnose(self.path, self._key, error.detail) from error
+        if self.is_shared:
+            connection.execute("PRAGMA busy_timeout = 0")  # `transaction` waits for the lock, where it may
+        return connection
 
-    def _open_connection(self, role: Role, prepare: Callable[[Connection], None] | None = None) -> Connection:
+    def admit(self) -> None:
+        """Let other instances open the file: what had to be done alone is done. Raises `FileInUse`."""
+        if self.is_shared and self._lock is not None:
+            self._lock.admit()
+
+    def _open_connection(self, role: Role, prepare: Prepare | None = None) -> Connection:
         with errors_of(self.path):
             connection = self._connect(self.path, role=role, config=self.config)
             try:
@@ -186,7 +211,11 @@ class Database:
         while self._waiting:
             self._waiting.popleft().fail(ClosedClient("this database"))
         cancelled: asyncio.CancelledError | None = None
-        for lane in (*self._readers, self._writer):  # the last to close copies the log into the file
+        for lane in (
+            *self._readers,
+            self._glancer,
+            self._writer,
+        ):  # the last to close copies the log into the file
             try:
                 if lane is not None:
                     await lane.finish()
@@ -233,12 +262,13 @@ class Database:
         writer = self._writer_if_open()
         task = partial(self._commit, function, brief=brief, undo=undo)
         if not waits and not writer.jobs and self._runs_here(brief=brief):
-            result = task(writer.raw)
-            if after is not None:
-                after(result)
-            self._tend(writer)
-            await self._take_turns()
-            return result
+            with contextlib.suppress(LockTaken):
+                result = task(writer.raw, is_here=True)
+                if after is not None:
+                    after(result)
+                self._tend(writer)
+                await self._take_turns()
+                return result
         job = Job(task, after=after)
         job.released = self._tend
         writer.submit(job)
@@ -265,19 +295,20 @@ class Database:
         *,
         brief: bool,
         undo: Callable[[], None] | None,
+        is_here: bool = False,
     ) -> T:
         began = time.perf_counter()
+        wait_s = (0 if is_here else self.config.busy_timeout_ms / 1_000) if self.is_shared else None
         try:
             if self._damage:  # after it SQLCipher answers with whatever: no memory, read only
                 raise DamagedFile(self.path, f"{self._damage}; this opening takes no more writes")
             with errors_of(self.path):
-                result = transaction(connection, "BEGIN IMMEDIATE", function)
-        except BaseException as error:
-            if undo is not None:
-                undo()
-            if isinstance(error, DamagedFile):
-                self._damage = self._damage or error.detail
+                result = transaction(connection, "BEGIN IMMEDIATE", function, undo=undo, wait_s=wait_s)
+        except DamagedFile as error:
+            self._damage = self._damage or error.detail
             raise
+        except FileInUse as error:
+            raise FileInUse(self.path, pid=None, waited_s=wait_s) from error
         if brief:
             slow = (time.perf_counter() - began) * 1_000 > self.config.inline_ms_max
             self._quick_needed = _QUICK_AGAIN_AFTER if slow else max(0, self._quick_needed - 1)
@@ -373,6 +404,17 @@ class Database:
             job.lane.raw.interrupt()
         return False
 
+    def glance(self, function: Callable[[Connection], T]) -> T:
+        """Run a few statements that read at once, on this thread and a connection that is only for that; each sees the
+        newest commit, of any instance.
+
+        For an opening with ``multi_instance`` only. Raises as `read`.
+        """
+        self._writer_if_open()
+        assert self._glancer is not None
+        with errors_of(self.path, reading=True):
+            return function(self._glancer.raw)
+
     # --------------------------------------------------------------------------------------------- maintain
 
     async def maintain(self, function: Callable[[Connection], T]) -> T:
@@ -397,15 +439,6 @@ class Database:
     def _check(self, connection: Connection) -> tuple[str, ...]:
         with contextlib.suppress(SqlError):  # no room: then what is still in the log is not looked at
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        found: list[str] = []
         apart = self._open_connection("reader")  # one that has met damage never writes again
-        try:
-            for pragma in ("cipher_integrity_check", "integrity_check", "foreign_key_check"):
-                try:
-                    rows = apart.execute(f"PRAGMA {pragma}").fetchall()
-                except SqlError as error:
-                    rows = [(f"{pragma}: {error}",)]
-                found += [" ".join(map(str, row)) for row in rows if row != ("ok",)]
-        finally:
-            apart.close()
-        return tuple(found)
+        with contextlib.closing(apart):
+            return find_damage(apart)

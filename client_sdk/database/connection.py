@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from sqlcipher3 import dbapi2 as sqlcipher
 
@@ -23,15 +24,23 @@ __all__ = [
     "Connect",
     "Connection",
     "Cursor",
+    "LockTaken",
     "Role",
     "configure",
     "connect_sqlcipher",
     "create",
+    "find_damage",
     "transaction",
 ]
 
 T = TypeVar("T")
 Role = Literal["writer", "reader"]
+
+_TRY_AGAIN_S: Final = 0.001  # between attempts at a lock that another instance holds
+
+
+class LockTaken(Exception):
+    """Another instance is writing, and this thread must not wait for it."""
 
 
 class Cursor(Protocol):
@@ -172,11 +181,34 @@ def configure(
         )  # fsync there does not reach the disk
 
 
-def transaction(connection: Connection, begin: str, function: Callable[[Connection], T]) -> T:
-    """Run ``function`` between ``begin`` and ``COMMIT``, and return its result; undo it if it raises anything."""
+def find_damage(connection: Connection) -> tuple[str, ...]:
+    """Return what is wrong with the file, a line each: of each page's seal, the trees in them, and foreign keys."""
+    found: list[str] = []
+    for pragma in ("cipher_integrity_check", "integrity_check", "foreign_key_check"):
+        try:
+            rows = connection.execute(f"PRAGMA {pragma}").fetchall()
+        except sqlcipher.Error as error:
+            rows = [(f"{pragma}: {error}",)]
+        found += [" ".join(map(str, row)) for row in rows if row != ("ok",)]
+    return tuple(found)
+
+
+def transaction(
+    connection: Connection,
+    begin: str,
+    function: Callable[[Connection], T],
+    *,
+    undo: Callable[[], None] | None = None,
+    wait_s: float | None = None,
+) -> T:
+    """Run ``function`` between ``begin`` and ``COMMIT``, and return its result; undo it if it raises anything.
+
+    ``undo`` is called afterwards if it had begun and did not commit. ``wait_s``: how long to wait for a lock that
+    another instance holds, where SQLite does not wait by itself. Raises `LockTaken` if it is 0.
+    """
     if connection.in_transaction:  # an undoing that failed, as on a full disk
         connection.execute("ROLLBACK")
-    connection.execute(begin)
+    _begin(connection, begin, wait_s)
     try:
         result = function(connection)
         connection.execute("COMMIT")
@@ -186,5 +218,25 @@ def transaction(connection: Connection, begin: str, function: Callable[[Connecti
                 connection.execute("ROLLBACK")
         except BaseException as second:  # noqa: BLE001 - the first says what happened; the next transaction tries again
             error.add_note(f"and undoing it failed: {second}")
+        if undo is not None:
+            undo()
         raise
     return result
+
+
+def _begin(connection: Connection, begin: str, wait_s: float | None) -> None:
+    until = None if wait_s is None else time.monotonic() + wait_s
+    while True:
+        try:
+            connection.execute(begin)
+        except sqlcipher.OperationalError as error:
+            is_taken = (getattr(error, "sqlite_errorcode", 0) & 0xFF) == sqlcipher.SQLITE_BUSY
+            if until is None or not is_taken:
+                raise
+            if not wait_s:
+                raise LockTaken from error
+            if time.monotonic() > until:
+                raise
+        else:
+            return
+        time.sleep(_TRY_AGAIN_S)

@@ -65,7 +65,9 @@ async def meetings(hub: Hub) -> tuple[list[Meeting], Doomed]:
     flow = _found(
         await hub.workflows.where(name="After a field day").first(), "the workflow After a field day"
     )
-    talk = _found(await hub.conversations.order_by("created_at").first(), "a conversation")
+    talk = _found(
+        await hub.conversations.order_by("created_at").include("messages").first(), "a conversation"
+    )
     doomed = _found(
         await hub.memories.where("id", "!=", moss.id).order_by("importance").first(), "a second memory"
     )

@@ -7,9 +7,11 @@ exports.
 
 from __future__ import annotations
 
-from client_sdk.hub.collections import Conversations, HubCollection, Memories, Personas, Workflows
+from client_sdk.hub.collections import Conversations, HubCollection, Personas, Workflows
 from client_sdk.hub.hub import Hub, HubOpening, sample_path
-from client_sdk.hub.records import Conversation, Memory, Message, Persona, Workflow
+from client_sdk.hub.memories import Memories
+from client_sdk.hub.records import Conversation, Memory, Message, Persona, Relation, Workflow
+from client_sdk.hub.relations import Related
 
 __all__ = [
     "Conversation",
@@ -22,6 +24,8 @@ __all__ = [
     "Message",
     "Persona",
     "Personas",
+    "Related",
+    "Relation",
     "Workflow",
     "Workflows",
     "sample_path",

@@ -1,7 +1,8 @@
-"""The Hub's four collections: what every collection can, and a few verbs of their own.
+"""The Hub's four collections: what every collection can, and a few verbs and queries of their own.
 
 Each verb is one change of one record: what belongs together (a use and its time, the archive's flag and its date)
-travels together. Times come from the device's clock, corrected to the server's.
+travels together. Times come from the device's clock, corrected to the server's. What the Hub asks for most
+(`Personas.active`, `Conversations.recent`, and `Memories.of` in the next room) is a query: run, count or watch it.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ import msgspec
 
 from client_sdk.collection import Collection
 from client_sdk.commit import Committed, Corridor
-from client_sdk.hub.records import Conversation, Memory, Message, Persona, Workflow
+from client_sdk.errors import QueryError
+from client_sdk.hub.records import Conversation, Message, Persona, Workflow
 from client_sdk.materialize import Change
-from client_sdk.rows import ListTable
+from client_sdk.query import Query
+from client_sdk.rows import ListTable, Table
+from client_sdk.search import MARKS, Mode, Scope, Search
 from crdt.changes import Increment, InsertItems, Operation, SetRegister
 from crdt.ids import record_id
 from crdt.records import create, encode_items, operations
 from crdt.schema import NEVER, Record, check_record_id
 from crdt.values import encode_value
 
-__all__ = ["Conversations", "HubCollection", "Memories", "Personas", "Workflows"]
+__all__ = ["Conversations", "HubCollection", "Personas", "Workflows"]
 
 R = TypeVar("R", bound=Record)
 
@@ -37,6 +41,11 @@ class HubCollection(Collection[R]):
 
     def __init__(self, base: Collection[R]) -> None:
         super().__init__(base._writer, base._source, base._table)  # noqa: SLF001 - it takes over a collection's parts
+
+    @property
+    def table(self) -> Table:
+        """Its table in the file."""
+        return self._table
 
     async def insert_missing(self, records: Iterable[R]) -> tuple[list[R], int]:
         """Write those of some records whose id is not taken; return them as stored, and how many were there already.
@@ -140,6 +149,10 @@ class Personas(HubCollection[Persona]):
         """Count one use, now; return the persona. Raises `RecordNotFound`."""
         return await self._set(persona, "usage_count", last_used=...)
 
+    def active(self) -> Query[Persona]:
+        """Return the query for the active personas, the last used first."""
+        return self.where(is_active=True).order_by("last_used", "desc")
+
     async def activate(self, persona: str) -> Persona:
         """Make a persona active; return it. Raises `RecordNotFound`."""
         return await self._set(persona, None, is_active=True)
@@ -147,18 +160,6 @@ class Personas(HubCollection[Persona]):
     async def deactivate(self, persona: str) -> Persona:
         """Make a persona inactive; return it. Raises `RecordNotFound`."""
         return await self._set(persona, None, is_active=False)
-
-
-class Memories(HubCollection[Memory]):
-    """The memories of all personas."""
-
-    async def touch(self, memory: str) -> Memory:
-        """Note that a memory was used now; return it. Raises `RecordNotFound`."""
-        return await self._set(memory, None, last_accessed=...)
-
-    async def set_importance(self, memory: str, importance: int) -> Memory:
-        """Set a memory's importance, 0 to 100; return it. Raises `RecordNotFound`, `ValidationError`."""
-        return await self._set(memory, None, importance=importance)
 
 
 class Conversations(HubCollection[Conversation]):
@@ -201,31 +202,78 @@ class Conversations(HubCollection[Conversation]):
         """Bring a conversation back; return it. Raises `RecordNotFound`."""
         return await self._set(conversation, None, is_archived=False, archived_at=None)
 
-    async def messages(self, conversation: str, offset: int = 0, limit: int = 50) -> list[Message]:
-        """Return a page of a conversation's messages, oldest first; a negative ``offset`` counts from the end.
+    def recent(self, persona: str | None = None, *, page: int = 0, size: int = 50) -> Query[Conversation]:
+        """Return the query for conversations that are not archived, of a persona or all, the last changed first.
 
-        Costs what the page costs, however long the conversation. Empty past the end, and where there is none.
+        ``page`` counts from 0. Their messages are not loaded, unless with ``include("messages")``. Raises `QueryError`.
         """
+        query = self.where(is_archived=False)
+        if persona is not None:
+            query = query.where(persona_id=persona)
+        return query.order_by("updated_at", "desc").limit(size).offset(page * size)
+
+    async def messages(
+        self,
+        conversation: str,
+        offset: int = 0,
+        limit: int = 50,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+    ) -> list[Message]:
+        """Return a page of a conversation's messages, oldest first.
+
+        It begins at place ``offset`` (negative: from the end), or is next to a place: ``before`` or ``after`` it.
+        Costs what the page costs, however long the conversation. Empty past either end, and where there is none.
+
+        Raises:
+            QueryError: both ``before`` and ``after``.
+        """
+        if before is not None and after is not None:
+            raise QueryError("a page of messages is before or after a place, not both")
         child = self._messages_table
-        start = "?" if offset >= 0 else f'(SELECT max(count(*) + ?, 0) FROM "{child.name}" WHERE doc = d.doc)'
+        order = "ASC" if before is None else "DESC"
+        if before is not None:
+            bound, place = "< ?", before
+        elif after is not None:
+            bound, place = "> ?", after
+        elif offset >= 0:
+            bound, place = ">= ?", offset
+        else:
+            bound, place = f'> ? + (SELECT max(position) FROM "{child.name}" WHERE doc = d.doc)', offset
         sql = (
             f'SELECT m.* FROM "{self._table.name}" d JOIN "{child.name}" m ON m.doc = d.doc'
-            f" AND m.position >= {start} WHERE d.id = ? ORDER BY m.position LIMIT ?"
+            f" AND m.position {bound} WHERE d.id = ? ORDER BY m.position {order} LIMIT ?"
         )
         rows = await self._writer.read(
-            lambda connection: connection.execute(sql, (offset, conversation, max(limit, 0))).fetchall(),
+            lambda connection: connection.execute(sql, (place, conversation, max(limit, 0))).fetchall(),
             brief=True,
         )
-        return [child.value(row[2:]) for row in rows]
+        return [child.value(row[2:]) for row in (rows if before is None else reversed(rows))]
 
     async def message_count(self, conversation: str) -> int:
         """Return how many messages a conversation has; 0 where there is none."""
-        sql = (
-            f'SELECT count(m.doc) FROM "{self._table.name}" d'
-            f' JOIN "{self._messages_table.name}" m ON m.doc = d.doc WHERE d.id = ?'
-        )
+        last = f'SELECT max(position) FROM "{self._messages_table.name}" WHERE doc = d.doc'
+        sql = f'SELECT ({last}) FROM "{self._table.name}" d WHERE d.id = ?'
         rows = await self._writer.read(lambda c: c.execute(sql, (conversation,)).fetchall(), brief=True)
-        return int(rows[0][0])
+        return 0 if not rows or rows[0][0] is None else int(rows[0][0]) + 1
+
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int = 50,
+        mode: Mode = "hybrid",
+        scope: Scope = "device",
+        marks: tuple[str, str] = MARKS,
+        around: int = 1,
+        **equal: Any,
+    ) -> Search[Conversation]:
+        """Search as `Collection.search`. A hit in a message has that, and ``around`` messages on each side of it."""
+        plan = self._query().where(**equal).plan
+        return Search(
+            self._source, plan, text, limit=limit, mode=mode, scope=scope, marks=marks, around=around
+        )
 
     @property
     def _messages_table(self) -> ListTable:
@@ -234,7 +282,7 @@ class Conversations(HubCollection[Conversation]):
     def _append(
         self, corridor: Corridor, record: str, messages: Sequence[Message], *extra: Operation
     ) -> list[Message]:
-        stamped = _stamped(corridor, messages)
+        stamped: list[Message] = _stamped(corridor, messages)
         for part in _parts(stamped):
             encoded = encode_items(self.schema, self.schema.field("messages"), part)
             planned = [InsertItems("messages", None, encoded), *extra] if encoded else []
@@ -260,7 +308,7 @@ class Conversations(HubCollection[Conversation]):
             untouched = SetRegister("updatedAt", encode_value(record.updated_at))
             for some in part[1:]:
                 self._append(corridor, record.id, some, untouched)
-        return [self._stored(corridor, record.id) for record in made]
+        return [self._stored(corridor, record.id, None) for record in made]
 
 
 class Workflows(HubCollection[Workflow]):
@@ -271,8 +319,10 @@ class Workflows(HubCollection[Workflow]):
         return await self._set(workflow, "execution_count", last_executed=...)
 
 
-def _stamped(corridor: Corridor, messages: Sequence[Message]) -> list[Message]:
-    """Return messages that all have an id and a time."""
+def _stamped(corridor: Corridor, messages: Any) -> Any:
+    """Return messages that all have an id and a time; what is no list is left for the check to refuse."""
+    if not isinstance(messages, list | tuple):
+        return messages
     now_ms = corridor.sources.now_ms()
     return [
         message
@@ -286,8 +336,10 @@ def _stamped(corridor: Corridor, messages: Sequence[Message]) -> list[Message]:
     ]
 
 
-def _parts(messages: list[Message]) -> list[list[Message]]:
+def _parts(messages: Any) -> list[Any]:
     """Split messages so that each part fits into an update; one part if they all do."""
+    if not isinstance(messages, list | tuple):
+        return [messages]
     parts: list[list[Message]] = [[]]
     size = 0
     for message in messages:

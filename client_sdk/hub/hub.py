@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from client_sdk.client import SYSTEM, Client
 from client_sdk.client import open as open_client
-from client_sdk.hub.collections import Conversations, HubCollection, Memories, Personas, Workflows
-from client_sdk.hub.records import Conversation, Memory, Persona, Workflow
+from client_sdk.hub.collections import Conversations, HubCollection, Personas, Workflows
+from client_sdk.hub.memories import Memories
+from client_sdk.hub.records import Conversation, Memory, Persona, Relation, Workflow
+from client_sdk.search import MARKS, Merged, Mode, Scope
 from crdt.schema import Record
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class Hub:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.personas = Personas(client.collection(Persona))
-        self.memories = Memories(client.collection(Memory))
+        self.memories = Memories(client.collection(Memory), client.collection(Relation))
         self.conversations = Conversations(client.collection(Conversation))
         self.workflows = Workflows(client.collection(Workflow))
 
@@ -49,10 +51,14 @@ class Hub:
         key: KeySource = None,
         config: Config | None = None,
         sources: Sources = SYSTEM,
+        multi_instance: bool = False,
     ) -> HubOpening:
         """Open the Hub's file at ``path``, or make it. Options and errors are those of `client_sdk.open`."""
-        records: tuple[type[Record], ...] = (Persona, Memory, Conversation, Workflow)
-        return HubOpening(open_client(path, records=records, key=key, config=config, sources=sources))
+        records: tuple[type[Record], ...] = (Persona, Memory, Relation, Conversation, Workflow)
+        opening = open_client(
+            path, records=records, key=key, config=config, sources=sources, multi_instance=multi_instance
+        )
+        return HubOpening(opening)
 
     @property
     def collections(self) -> dict[str, HubCollection[Any]]:
@@ -63,6 +69,38 @@ class Hub:
             "conversations": self.conversations,
             "workflows": self.workflows,
         }
+
+    @property
+    def everything(self) -> dict[str, HubCollection[Any]]:
+        """All that the file keeps, by name, in that order: the four, and the relations between memories."""
+        return {
+            "personas": self.personas,
+            "memories": self.memories,
+            "relations": self.memories.relations,
+            "conversations": self.conversations,
+            "workflows": self.workflows,
+        }
+
+    def search(
+        self,
+        text: str,
+        *,
+        persona_id: str | None = None,
+        limit: int = 50,
+        mode: Mode = "hybrid",
+        scope: Scope = "device",
+        marks: tuple[str, str] = MARKS,
+    ) -> Merged:
+        """Search memories and conversations (of one persona, or of all), best first: await it, or ``watch`` it.
+
+        Raises as `Query.search`.
+        """
+        equal = {} if persona_id is None else {"persona_id": persona_id}
+        searched: tuple[HubCollection[Any], ...] = (self.memories, self.conversations)
+        searches = [
+            one.search(text, limit=limit, mode=mode, scope=scope, marks=marks, **equal) for one in searched
+        ]
+        return Merged(searches, limit=limit)
 
     async def close(self) -> None:
         """End the sync and close the file. A second call does nothing."""

@@ -1,4 +1,4 @@
-"""What the Hub keeps: personas, their memories, conversations and workflows, as records.
+"""What the Hub keeps: personas, their memories and how these hang together, conversations and workflows, as records.
 
 The product's bounds stand in the annotations. Which kind a field is follows from who edits it: prose that a person
 works on is a `Text` and merges character by character (descriptions); prose that is replaced as a whole is a
@@ -26,6 +26,7 @@ __all__ = [
     "MemoryType",
     "Message",
     "Persona",
+    "Relation",
     "Role",
     "Sentiment",
     "Time",
@@ -100,6 +101,18 @@ class Memory(
     metadata: dict[str, Any] = {}
 
 
+class Relation(
+    Record, collection="relations", indexes=[("from_id", "is_connected"), ("to_id", "is_connected")]
+):
+    """That two memories hang together, and how: `client_sdk.hub.relations` writes them."""
+
+    from_id: str
+    to_id: str
+    kind: Annotated[str, Meta(min_length=1, max_length=100)]
+    is_connected: bool = True
+    counted: Counter = Counter(0)
+
+
 class Message(Item, kw_only=True):
     """One turn of a conversation. ``id`` and ``timestamp`` are given when it is added, if they are left out."""
 
@@ -120,6 +133,7 @@ class Conversation(
         ("persona_id", "is_archived", "updated_at"),
     ],
     searchable=["summary", "topics", "messages"],
+    lazy=["messages"],
 ):
     """What was said in one sitting, or in one thread over many."""
 

@@ -18,7 +18,7 @@ import msgspec
 from client_sdk.commit import Corridor
 from client_sdk.errors import AlreadyRegistered, NotRegistered
 from client_sdk.keys import KEY_BYTES, DeviceIdentity, Invitation
-from client_sdk.reseal import take_key
+from client_sdk.reseal import read_keys, take_key
 from client_sdk.seal import NONCE_BYTES, SpaceKey
 from client_sdk.writer import Writer
 
@@ -63,6 +63,13 @@ class Account:
         membership = None if found is None else msgspec.msgpack.decode(found[0], type=Membership)
         return cls(writer, membership, random)
 
+    async def reload(self) -> None:
+        """Look whether another instance on this file has registered or joined meanwhile."""
+        if self.membership is None:
+            self.membership = (await Account.load(self._writer, self._random)).membership
+            if self.membership is not None:  # with it came the space's key
+                await self._writer.run(lambda corridor: read_keys(corridor, self._random), is_remote=True)
+
     def require(self) -> Membership:
         """Return the membership. Raises `NotRegistered`."""
         if self.membership is None:
@@ -74,7 +81,7 @@ class Account:
 
         Raises `AlreadyRegistered`, `ServerUnreachable`, `ServerRefused`.
         """
-        self._require_none()
+        await self._require_none()
         identity = DeviceIdentity.generate(self._random(KEY_BYTES))
         async with await _api(url) as api:
             home = await api.register(
@@ -88,7 +95,7 @@ class Account:
         Raises `AlreadyRegistered`, `InvitationInvalid`, `InvitationExpired`, `InvitationUsed`,
         `ServerUnreachable`, `ServerRefused`.
         """
-        self._require_none()
+        await self._require_none()
         invitation = Invitation.parse(code)
         identity = DeviceIdentity.generate(self._random(KEY_BYTES))
         async with await _api(url) as api:
@@ -104,6 +111,7 @@ class Account:
 
     async def invite(self) -> str:
         """Leave an invitation at the server and return its code. Raises `NotRegistered` and as `register`."""
+        await self.reload()
         membership = self.require()
         invitation = Invitation.generate(self._random(_INVITATION_BYTES))
         sealed = invitation.seal_space_key(
@@ -133,7 +141,8 @@ class Account:
                 self._token = await api.token(device=membership.device, sign=identity.sign)
         return self._token.token
 
-    def _require_none(self) -> None:
+    async def _require_none(self) -> None:
+        await self.reload()
         if self.membership is not None:
             raise AlreadyRegistered(self.membership.space)
 
@@ -144,7 +153,11 @@ class Account:
         kept = msgspec.msgpack.encode(membership)
 
         def work(corridor: Corridor) -> None:
-            corridor.connection.execute("INSERT INTO pjais_meta(name, value) VALUES (?, ?)", (_NAME, kept))
+            inserted = corridor.connection.execute(
+                "INSERT INTO pjais_meta(name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", (_NAME, kept)
+            )
+            if not inserted.rowcount:  # another instance was faster
+                raise AlreadyRegistered(home.space)
             if space_key is not None:
                 take_key(corridor, space_key)
 

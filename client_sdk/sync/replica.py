@@ -53,7 +53,13 @@ class Replica:
 
     async def pending_count(self) -> int:
         """Return how many durable updates the server has not acknowledged."""
-        return self._pending
+        if not self._writer.database.is_shared:
+            return self._pending
+        # Another instance may have written since a commit was last heard of, and what is read next would hold that.
+        return await self._writer.database.read(
+            lambda connection: int(connection.execute("SELECT count(*) FROM pjais_outbox").fetchone()[0]),
+            brief=True,
+        )
 
     async def pending(
         self, after: OutboxPlace | None, *, edits_max: int, bytes_max: int
@@ -215,6 +221,8 @@ def _apply_update(
 ) -> None:
     key = (collection, record)
     doc = known.get(key)
+    if doc is not None and _apply_at_tip(corridor, collection, doc, client, update):
+        return
     document = Document(client=corridor.client) if doc is None else corridor.documents.use(doc)
     lengths = list_lengths(corridor.tables.get(collection), document.contents)
     try:
@@ -230,6 +238,24 @@ def _apply_update(
     corridor.log.append(corridor.connection, [(doc, client, update)])
     corridor.document_changed(doc, document, checked, lengths)
     corridor.clock.observe(document.contents.reading_max(), corridor.sources.now_ms())
+
+
+def _apply_at_tip(corridor: Corridor, collection: str, doc: int, client: int, update: bytes) -> bool:
+    """Take an update that only goes on at the end of a long document which is not in memory; return whether it was."""
+    tip = corridor.documents.tip(doc)
+    if tip is None:
+        return False
+    lengths = list_lengths(corridor.tables.get(collection), tip.contents)
+    try:
+        checked = tip.take(update, client=client)
+    except UpdateRefused:  # the document says why
+        return False
+    if checked is None:
+        return False
+    corridor.log.append(corridor.connection, [(doc, client, update)])
+    corridor.document_changed(doc, tip, checked, lengths)
+    corridor.clock.observe(tip.contents.reading_max(), corridor.sources.now_ms())
+    return True
 
 
 def _merge_snapshot(corridor: Corridor, doc: int, snapshot: bytes) -> None:

@@ -128,6 +128,11 @@ class Runner:
         """The newest status."""
         return self.engine.status
 
+    @property
+    def is_told(self) -> bool:
+        """Whether the status is that of a device with all its commits that `committed` has heard of."""
+        return self._commits_told == self._commits
+
     async def statuses(self) -> AsyncIterator[Status]:
         """Yield the status now, and then each time it has changed; who is slow gets the newest."""
         last: Status | None = None
@@ -157,8 +162,7 @@ class Runner:
                     is_old = self._is_called and self.ending is not None  # it is tried again just now
                     if status.state == "error" and status.last_error is not None and not is_old:
                         raise status.last_error
-                    is_told = self._commits_told == self._commits
-                    if status.state == "synced" and is_told and (status.verified or not verified):
+                    if status.state == "synced" and self.is_told and (status.verified or not verified):
                         return
                     await turned.wait()
         except TimeoutError as error:

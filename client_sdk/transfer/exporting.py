@@ -31,7 +31,7 @@ async def export_to(
     on_progress: Progress | None = None,
 ) -> int:
     """Write an export, of the time ``now``, to an open binary file; return how many records it has."""
-    total = sum([await collection.count() for collection in hub.collections.values()])
+    total = sum([await collection.count() for collection in hub.everything.values()])
     done = 0
     async for records, chunk in export_chunks(hub, now=now, include_sealed=include_sealed):
         out.write(chunk)

@@ -11,7 +11,7 @@ plain text. One that this device cannot open is never in it.
     "personas":[
     {"id":"…","createdAt":"…","updatedAt":"…","name":"Wren",…},
     …
-    ],"memories":[…],"conversations":[…],"workflows":[…]}}
+    ],"memories":[…],"relations":[…],"conversations":[…],"workflows":[…]}}
 
 Reading takes any layout of that object. A field that this version does not know is an error, not a loss.
 """
@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 
 from client_sdk.hub import Hub
-from client_sdk.hub.records import Conversation, Memory, Persona, Workflow
+from client_sdk.hub.records import Conversation, Memory, Persona, Relation, Workflow
 from client_sdk.transfer.source import Entry, JsonFile
 from crdt.fields import Kind, SealedValue
 from crdt.schema import Record, Schema, schema_of
@@ -93,7 +93,7 @@ class _Codec:
 
 _CODECS: dict[str, _Codec] = {
     codec.schema.collection: codec
-    for codec in (_Codec(schema_of(record)) for record in (Persona, Memory, Conversation, Workflow))
+    for codec in (_Codec(schema_of(record)) for record in (Persona, Memory, Relation, Conversation, Workflow))
 }
 
 
@@ -155,11 +155,14 @@ async def export_chunks(
         0,
         f'{{"format":"{FORMAT}","version":{VERSION},"exported_at":{stamp},"collections":{{\n'.encode(),
     )
-    for number, (name, collection) in enumerate(hub.collections.items()):
+    for number, (name, collection) in enumerate(hub.everything.items()):
+        if name == "relations" and not await collection.count():
+            continue  # then also a program that knows no relations can read it
         yield 0, f'{"," if number else ""}"{name}":['.encode()
         encode, last = functools.partial(_CODECS[name].encode, include_sealed=include_sealed), ""
         page = _PAGE_CONVERSATIONS if name == "conversations" else _PAGE
-        while records := await collection.where("id", ">", last).order_by("id").limit(page).all():
+        everything = collection.order_by("id").limit(page).include(*_CODECS[name].schema.lazy)
+        while records := await everything.where("id", ">", last).all():
             lines = b",\n".join(map(encode, records))
             yield len(records), (b",\n" if last else b"\n") + lines
             last = records[-1].id

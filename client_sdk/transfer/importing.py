@@ -79,7 +79,7 @@ async def import_file(
     async with hub.client.transaction() if is_atomic else contextlib.nullcontext():
         while batch := await asyncio.to_thread(next, batches, None):
             collection = batch[0].collection
-            new, old = await hub.collections[collection].insert_missing(entry.record for entry in batch)
+            new, old = await hub.everything[collection].insert_missing(entry.record for entry in batch)
             added[collection] += len(new)
             present[collection] += old
             messages += sum(len(getattr(record, "messages", ())) for record in new)
@@ -166,7 +166,7 @@ def _check(hub: Hub, path: Path, source: Source) -> int:
     total = 0
     for entry in source.entries():
         try:
-            hub.collections[entry.collection].check(entry.record)
+            hub.everything[entry.collection].check(entry.record)
         except ValidationError as error:
             raise ImportFailed(path, entry.where, str(error)) from None
         total += 1

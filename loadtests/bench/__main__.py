@@ -11,20 +11,26 @@ from pathlib import Path
 from typing import Final
 
 from loadtests.bench.device import bench_device, scratch
+from loadtests.bench.instances import bench_instances
 from loadtests.bench.live import bench_live
 from loadtests.bench.product import bench_product
 from loadtests.bench.report import summary
 from loadtests.bench.sealed import bench_sealed
+from loadtests.bench.search import bench_search
 from loadtests.bench.server import bench_server
 from loadtests.bench.sync import bench_sync
+from loadtests.bench.talks import bench_talks
 
 __all__: list[str] = []
 
 BENCHES: Final[dict[str, Callable[[Path, int], None]]] = {
     "device": lambda folder, records: asyncio.run(bench_device(folder, records=records)),
+    "instances": lambda folder, _: asyncio.run(bench_instances(folder, commits=300, inserts=1_000)),
     "live": lambda folder, _: asyncio.run(bench_live(folder)),
     "product": lambda folder, records: asyncio.run(bench_product(folder, records=records)),
     "sealed": lambda _folder, _: bench_sealed(count=5_000),
+    "search": lambda folder, records: asyncio.run(bench_search(folder, records=records)),
+    "talks": lambda folder, _: asyncio.run(bench_talks(folder)),
     "server": lambda folder, _: bench_server(folder, updates=20_000),
     "sync": lambda folder, _: asyncio.run(bench_sync(folder, records=10_000, edits=300)),
 }

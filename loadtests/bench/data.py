@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import random
 from typing import Annotated, Any
 
@@ -10,7 +11,16 @@ from msgspec import Meta
 
 from client_sdk import Counter, Item, Record
 
-__all__ = ["Memory", "Message", "Talk", "memories", "message"]
+__all__ = [
+    "Memory",
+    "Message",
+    "SearchableMemory",
+    "Talk",
+    "memories",
+    "message",
+    "searchable_memories",
+    "vocabulary",
+]
 
 _WORDS = (
     "river",
@@ -56,6 +66,33 @@ _WORDS = (
 )
 
 
+_VOCABULARY_WORDS = 20_000
+_ONSETS = (
+    "b",
+    "c",
+    "d",
+    "f",
+    "g",
+    "h",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "r",
+    "s",
+    "t",
+    "v",
+    "w",
+    "st",
+    "tr",
+    "br",
+    "sh",
+    "ch",
+)
+_VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "ou")
+
+
 class Memory(
     Record,
     collection="memories",
@@ -73,6 +110,15 @@ class Memory(
     last_accessed: dt.datetime | None = None
     memory_tier: str = "hot"
     connection_count: Counter = Counter(0)
+
+
+class SearchableMemory(
+    Memory,
+    collection="memories",
+    indexes=["persona_id", "type", "importance", "last_accessed", ("persona_id", "importance")],
+    searchable=["name", "summary", "tags"],
+):
+    """The same, searchable as the Hub's are."""
 
 
 class Message(Item):
@@ -108,6 +154,39 @@ def memories(count: int, seed: int = 1) -> list[Memory]:
         )
         for _ in range(count)
     ]
+
+
+def searchable_memories(count: int, seed: int = 1) -> list[SearchableMemory]:
+    """Return memories of the same size whose words are as often as those of a language (Zipf), 20,000 of them."""
+    chance = random.Random(seed)
+    words = vocabulary()
+    often = list(itertools.accumulate(1 / (place + 5) for place in range(len(words))))
+    start = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    return [
+        SearchableMemory(
+            persona_id=f"persona-{chance.randrange(100)}",
+            name=" ".join(chance.choices(words, cum_weights=often, k=5)),
+            type=chance.choice(["person", "concept", "event", "task", "conversation", "knowledge"]),
+            summary=" ".join(chance.choices(words, cum_weights=often, k=28)),
+            content={"source": chance.choice(words), "score": chance.random()},
+            tags=set(chance.choices(words[100:400], k=3)),
+            importance=chance.randrange(101),
+            last_accessed=start + dt.timedelta(seconds=chance.randrange(10_000_000)),
+        )
+        for _ in range(count)
+    ]
+
+
+def vocabulary() -> list[str]:
+    """Return 20,000 invented words with English endings, the commonest first; the same ones every time."""
+    chance = random.Random(7)
+    made: dict[str, None] = {}
+    while len(made) < _VOCABULARY_WORDS:
+        stem = "".join(
+            chance.choice(_ONSETS) + chance.choice(_VOWELS) for _ in range(chance.choice((1, 2, 2, 3, 3, 4)))
+        )
+        made[stem + chance.choice(("", "", "n", "r", "s", "ing", "ed", "ly"))] = None
+    return list(made)
 
 
 def message(number: int) -> Message:

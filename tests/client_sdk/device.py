@@ -11,6 +11,7 @@ import client_sdk
 from client_sdk.client import Client, Opening
 from client_sdk.commit import Corridor, Sources
 from client_sdk.database import Connect, Connection, connect_sqlcipher
+from client_sdk.rows import Table
 from crdt.contents import add_digests
 from crdt.document import Document
 from crdt.errors import DocumentUnreadable
@@ -37,7 +38,9 @@ def open_device(
 
 
 async def check_laws(client: Client) -> None:
-    """Rows say what their documents say, the digest is that of the documents, the outbox points into the log."""
+    """Rows say what their documents say, the text index what a fresh one would, the digest is that of the documents,
+    the outbox points into the log.
+    """
     await client._writer.run(_laws)
 
 
@@ -65,12 +68,14 @@ def _laws(corridor: Corridor) -> None:
             values = None
         assert bool(rows) == bool(has_row) == (values is not None)
         if values is not None:
-            (found,) = table.records(connection, rows)
+            (found,) = table.records(connection, rows, None)
             assert {name: getattr(found, name) for name in values} == table.opened(values)
         else:
             for child in table.lists.values():
                 left = connection.execute(f'SELECT 1 FROM "{child.name}" WHERE doc = ?', (doc,)).fetchall()
                 assert not left
+    for table in corridor.tables.values():
+        _check_words(connection, table)
     assert corridor.state.digest == total
     assert corridor.state.records == len(documents)
     lost = connection.execute(
@@ -79,3 +84,29 @@ def _laws(corridor: Corridor) -> None:
     assert not lost
     pending = connection.execute("SELECT count(*) FROM pjais_outbox").fetchone()[0]
     assert pending == corridor.outbox.pending
+
+
+def _check_words(connection: Connection, table: Table) -> None:
+    """The text index holds what one holds that is made of the rows just now."""
+    held = words(connection, table)
+    connection.execute("SAVEPOINT fresh")
+    table.index_again(connection)
+    fresh = words(connection, table)
+    connection.execute("ROLLBACK TO fresh")
+    connection.execute("RELEASE fresh")
+    assert held == fresh
+    assert table.is_indexed(connection)
+
+
+def words(connection: Connection, table: Table) -> dict[str, Any]:
+    """Return everything that a text index holds: each word with its places, by row, and the rows."""
+    found: dict[str, Any] = {}
+    for one in table.text.tables if table.text else ():
+        name = f"temp.words_of_{one.name}"
+        connection.execute(
+            f"CREATE VIRTUAL TABLE IF NOT EXISTS {name} USING fts5vocab(main, '{one.name}', 'instance')"
+        )
+        places = connection.execute(f"SELECT doc, col, offset, term FROM {name} ORDER BY 1, 2, 3").fetchall()
+        rows = connection.execute(f'SELECT id, hex(sz) FROM "{one.name}_docsize" ORDER BY id').fetchall()
+        found[one.name] = (places, rows)
+    return found

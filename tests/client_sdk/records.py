@@ -25,7 +25,10 @@ class Line(Item):
 
 
 class Note(
-    Record, collection="notes", indexes=["pinned", ("pinned", "created_at")], searchable=["title", "body"]
+    Record,
+    collection="notes",
+    indexes=["pinned", ("pinned", "created_at")],
+    searchable=["title", "body", "tags", "lines"],
 ):
     title: Annotated[str, Meta(max_length=200)]
     body: Text = Text()

@@ -103,7 +103,7 @@ def test_the_version_is_the_packages() -> None:
     assert version("pjais-sync") in CliRunner().invoke(main, ["--version"]).stdout
 
 
-@pytest.mark.parametrize("name", ["search", "backup", "restore", "doctor"])
+@pytest.mark.parametrize("name", ["backup", "restore", "doctor"])
 def test_a_command_that_is_not_built_yet_says_so_with_exit_code_2(pjais: Pjais, name: str) -> None:
     assert error(pjais(name, "--json", "anything", "--at-all"), exit_code=2)["code"] == "not_available"
     told = pjais(name)
@@ -367,3 +367,37 @@ def test_help_needs_neither_a_server_nor_a_database() -> None:
         check=True,
     )
     assert loaded.stdout.strip() == b"[]"
+
+
+# ---------------------------------------------------------------------------------------------------------- search
+
+
+def test_search_answers_with_lines_and_with_json(made: Pjais) -> None:
+    assert made("import", str(sample_path())).exit_code == 0
+    told = made("search", "clay", "--limit", "3")
+    assert told.exit_code == 0
+    assert told.stdout.count("\n") == 3
+    assert "**clay**" in told.stdout
+    found = answer(made("search", "--json", "clay"))
+    assert found["text"] == "clay"
+    kinds = {hit["collection"] for hit in found["hits"]}
+    assert kinds == {"memories", "conversations"}
+    for hit in found["hits"]:
+        assert hit["found_by"] == ["text"]
+        assert ("record" in hit) == (hit["collection"] == "memories")
+        assert ("message" in hit) == ("position" in hit)
+
+
+def test_search_is_narrowed_by_collection_and_persona(made: Pjais) -> None:
+    assert made("import", str(sample_path())).exit_code == 0
+    hits = answer(made("search", "--json", "clay", "--type", "memories", "--persona", "Hester"))["hits"]
+    assert hits
+    assert {hit["collection"] for hit in hits} == {"memories"}
+    assert len({hit["record"]["personaId"] for hit in hits}) == 1
+    assert error(made("search", "--json", "clay", "--persona", "Nobody"))["code"] == "no_such_persona"
+    assert made("search", "clay", "--type", "personas", "--persona", "Hester").exit_code == 2
+    assert made("search", "--json", "clay", "--type", "dreams").exit_code == 2
+    assert answer(made("search", "--json", "unheardof")) == {"text": "unheardof", "hits": []}
+    nothing = made("search", "unheardof")
+    assert (nothing.exit_code, nothing.stdout) == (0, "")
+    assert "nothing found" in nothing.stderr

@@ -24,6 +24,12 @@ EXAMPLES: list[tuple[ClientError, str]] = [
     (errors.NewerFile(PATH, ours=1, theirs=2), "update"),
     (errors.FileInUse(PATH, pid=17), "process 17"),
     (errors.FileInUse(PATH, pid=None), "another process"),
+    (
+        errors.FileInUse(PATH, pid=17, are_several=True),
+        "process 17 with multi_instance=True: open it so here",
+    ),
+    (errors.FileInUse(PATH, pid=None, waited_s=5), "keep transactions short"),
+    (errors.DeclaredOtherwise(PATH, ["notes", "tags"]), "declarations of notes, tags: name the same"),
     (errors.FileUnreachable(PATH, "No such file or directory"), "Make the folder"),
     (errors.ReadOnlyFile(PATH), "writable"),
     (errors.DiskFull(PATH), "Make room"),
@@ -32,7 +38,7 @@ EXAMPLES: list[tuple[ClientError, str]] = [
     (errors.KeyMissing(PATH, "the keyring"), "bring the key back"),
     (errors.KeyringUnavailable("no backend"), "KeyFile(path)"),
     (errors.ClosedClient(), "open it again"),
-    (errors.NotAvailable("multi_instance=True", "let one process own the file"), "let one process own"),
+    (errors.NotAvailable("rotating keys", "join again from a new file"), "join again"),
     (errors.RecordNotFound("notes", "n1"), "insert it first"),
     (errors.DuplicateRecord("notes", "n1"), "leave the id out"),
     (errors.TransactionFailed(), "repeat the whole block"),
@@ -48,6 +54,7 @@ EXAMPLES: list[tuple[ClientError, str]] = [
     (errors.InvitationInvalid("a character is mistyped"), "Copy the whole code again"),
     (errors.InvitationExpired(), "invite()"),
     (errors.InvitationUsed(), "invite()"),
+    (errors.SyncElsewhere("the server refused (x): no"), "reports: the server refused (x): no"),
     (errors.SyncTimeout(seconds=10, pending=3, behind=4), "10 s: 3 updates wait to be sent, 4 to be read"),
 ]
 

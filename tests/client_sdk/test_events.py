@@ -160,6 +160,36 @@ async def test_who_applies_the_events_knows_what_is_there(
         assert known == there
 
 
+async def test_what_another_instance_did_not_tell_is_missed() -> None:
+    feed = Feed(["notes", "tags"])
+    everything, tags, synced = feed.stream(), feed.stream(["tags"]), feed.stream(kinds=["synced"])
+    feed.committed(Committed(changes=[change("before")]))
+    feed.committed(Committed(whole=frozenset({"notes"}), is_foreign=True))
+    feed.committed(Committed(changes=[change("after"), change("t", collection="tags")]))
+    await feed.close()
+    assert [event async for event in everything] == [
+        Event("inserted", "notes", ("before",)),
+        Missed(1),
+        Event("inserted", "notes", ("after",)),
+        Event("inserted", "tags", ("t",)),
+    ]
+    assert [event async for event in tags] == [Event("inserted", "tags", ("t",))]
+    assert [event async for event in synced] == []
+
+
+async def test_instances_on_one_file_hear_of_one_another(tmp_path: Path) -> None:
+    async with (
+        open_device(tmp_path / "a.db", multi_instance=True) as first,
+        open_device(tmp_path / "a.db", seed=2, multi_instance=True) as second,
+    ):
+        events = second.events([Tag])
+        tag = await first.collection(Tag).insert(Tag(name="a"))
+        async with asyncio.timeout(10):
+            assert await what(events) == told_of("inserted", "tags", tag.id)
+            await first.collection(Tag).insert_many([Tag(name="one of many") for _ in range(1_000)])
+            assert await anext(events) == Missed(1)
+
+
 async def test_synced_is_told_when_it_becomes_true_and_proved() -> None:
     feed = Feed(["notes"])
     events, deaf = feed.stream(["notes"]), feed.stream(kinds=["inserted"])

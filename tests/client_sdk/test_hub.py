@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -289,3 +290,66 @@ async def test_the_sample_is_a_hub_of_a_size_that_shows_something(hub: Hub) -> N
     assert imported.added["memories"] >= 60
     assert imported.added["conversations"] >= 6
     assert imported.messages >= 300
+
+
+# ------------------------------------------------------------------------------------------ several at once
+
+
+async def test_a_hub_that_several_have_open_is_one_hub(path: Path, key: bytes) -> None:
+    async with Hub.open(path, key=key, multi_instance=True) as one:
+        async with Hub.open(path, key=key, multi_instance=True) as other:
+            wren = await one.personas.insert(Persona(name="Wren"))
+            await other.personas.increment_usage(wren.id)
+            await one.personas.increment_usage(wren.id)
+            found = await other.personas.get(wren.id)
+            assert found is not None
+            assert found.usage_count == 2
+
+
+# ---------------------------------------------------------------------------------------------------------- search
+
+
+async def test_a_message_is_found_with_the_turns_around_it(hub: Hub) -> None:
+    said = [Message(role="user", content=f"turn {word}") for word in ("zero", "one", "two", "three", "four")]
+    await hub.conversations.insert(Conversation(summary="counting", messages=said))
+    (hit,) = await hub.conversations.search("two")
+    assert hit.message is not None
+    assert (hit.message.content, hit.position) == ("turn two", 2)
+    assert [turn.content for turn in hit.around] == ["turn one", "turn three"]
+    (hit,) = await hub.conversations.search("zero", around=2)
+    assert (hit.before, [turn.content for turn in hit.after]) == ((), ["turn one", "turn two"])
+    (hit,) = await hub.conversations.search("counting")
+    assert (hit.message, hit.around) == (None, ())
+
+
+async def test_memories_and_conversations_are_searched_as_one(hub: Hub) -> None:
+    wren = await hub.personas.insert(Persona(name="Wren"))
+    await hub.memories.insert(Memory(type="event", name="tea in the garden", persona_id=wren.id))
+    await hub.memories.insert(Memory(type="event", name="tea at sea"))
+    await hub.conversations.insert(
+        Conversation(messages=[Message(role="user", content="more tea?")], persona_id=wren.id)
+    )
+    assert {type(hit.record) for hit in await hub.search("tea")} == {Memory, Conversation}
+    assert len(await hub.search("tea")) == 3
+    assert len(await hub.search("tea", persona_id=wren.id)) == 2
+    assert len(await hub.search("tea", limit=1)) == 1
+    (hit,) = await hub.search(
+        "garden tea"
+    )  # one memory has both, and so no conversation with one of them is shown
+    assert hit.record.name == "tea in the garden"
+
+
+async def test_a_watched_search_of_both_is_told_of_either(hub: Hub) -> None:
+    async with contextlib.aclosing(hub.search("tea").watch()) as results:
+        assert await anext(results) == []
+        await hub.memories.insert(Memory(type="event", name="tea"))
+        assert len(await anext(results)) == 1
+        await hub.conversations.insert(Conversation(summary="tea"))
+        assert len(await anext(results)) == 2
+
+
+async def test_personas_and_workflows_are_searched(hub: Hub) -> None:
+    await hub.personas.insert(Persona(name="Wren", description="keeps bees"))
+    await hub.workflows.insert(Workflow(name="Harvest honey", definition={}))
+    assert [hit.record.name for hit in await hub.personas.search("bee")] == ["Wren"]
+    assert [hit.record.name for hit in await hub.workflows.search("honey")] == ["Harvest honey"]

@@ -10,7 +10,7 @@ import pytest
 
 import client_sdk
 from client_sdk import Client, Counter, Record, Text
-from client_sdk.database import Connect, connect_sqlcipher
+from client_sdk.database import Connect, Connection, connect_sqlcipher
 from client_sdk.errors import NewerFile, QueryError
 from crdt.schema import schema_of
 from tests.client_sdk.device import KEY, check_laws, sources
@@ -163,6 +163,28 @@ async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NewerFile, match="99"):
         async with opening(path, thing):
             pass
+
+
+async def test_a_file_of_format_1_is_brought_up_to_date_by_whoever_is_alone_with_it(tmp_path: Path) -> None:
+    path, thing = tmp_path / "a.db", old()
+
+    def go_back(connection: Connection) -> None:
+        connection.execute("DROP TABLE pjais_notices")
+        connection.execute("DROP TABLE pjais_tips")
+        connection.execute("ALTER TABLE pjais_state DROP COLUMN commits")
+        connection.execute("PRAGMA user_version = 1")
+
+    for is_shared in (False, True):
+        async with opening(path, thing, seed=1 + is_shared) as client:
+            await client.collection(thing).insert(thing(name="a"))  # type: ignore[call-arg]
+            await client._writer.database.maintain(go_back)
+        both = client_sdk.open(path, records=[thing], key=KEY, multi_instance=is_shared)
+        async with both as client:
+            await client.collection(thing).insert(thing(name="b"))  # type: ignore[call-arg]
+            assert await client.sql("SELECT commits FROM pjais_state") == [(2,)]
+            assert len(await client.sql("SELECT * FROM pjais_notices")) == 2 * is_shared
+            assert await client.sql("SELECT * FROM pjais_tips") == []
+            await check_laws(client)
 
 
 async def test_two_classes_of_one_collection_are_refused(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def told_by_sqlite(path: Path) -> Counter[str]:
             table, kind = owners.get(name, ("", ""))
             if table in LOG:
                 told["log"] += size
+            elif table.startswith("pjais_text_"):
+                told[f"{table.removeprefix('pjais_text_').partition('_')[0]} index"] += size
             elif table.startswith(("notes", "tags")):
                 told[f"{table.partition('__')[0]} {'index' if kind == 'index' else 'data'}"] += size
         return told

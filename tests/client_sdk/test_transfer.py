@@ -224,7 +224,7 @@ def test_a_value_that_cannot_be_opened_is_not_exported() -> None:
 
 async def test_the_current_branch_of_a_chatgpt_conversation_is_imported(hub: Hub) -> None:
     await import_file(hub, DATA / "chatgpt.json")
-    talk = await hub.conversations.where(summary="Knots for a hammock").first()
+    talk = await hub.conversations.where(summary="Knots for a hammock").include("messages").first()
     assert talk is not None
     assert [(message.role, message.content) for message in talk.messages] == [
         ("user", "Which knot holds a hammock?"),
@@ -238,7 +238,7 @@ async def test_the_current_branch_of_a_chatgpt_conversation_is_imported(hub: Hub
 
 async def test_times_models_and_pictures_of_a_chatgpt_message_are_kept(hub: Hub) -> None:
     await import_file(hub, DATA / "chatgpt.json")
-    talk = await hub.conversations.where(summary="Knots for a hammock").first()
+    talk = await hub.conversations.where(summary="Knots for a hammock").include("messages").first()
     assert talk is not None
     first, answer, picture, untimed, *_ = talk.messages
     assert first.timestamp == dt.datetime(2025, 7, 1, 9, 0, 1, 250_000, tzinfo=dt.UTC)
@@ -255,7 +255,7 @@ async def test_times_models_and_pictures_of_a_chatgpt_message_are_kept(hub: Hub)
 
 async def test_an_older_chatgpt_conversation_without_a_current_node_ends_at_its_newest_leaf(hub: Hub) -> None:
     await import_file(hub, DATA / "chatgpt.json")
-    talk = await hub.conversations.where(session_id="older-without-current-node").first()
+    talk = await hub.conversations.where(session_id="older-without-current-node").include("messages").first()
     assert talk is not None
     assert [message.content for message in talk.messages] == ["Ein Gruß aus Köln 🌧️", "Und zurück!"]
     assert talk.is_archived
@@ -298,7 +298,7 @@ async def test_a_locomo_file_becomes_personas_conversations_and_memories(hub: Hu
     nora, emil = [await hub.personas.where(name=name).first() for name in ("Nora", "Emil")]
     assert nora is not None
     assert emil is not None
-    talk = await hub.conversations.where(session_id="session_1").first()
+    talk = await hub.conversations.where(session_id="session_1").include("messages").first()
     assert talk is not None
     midnight = dt.datetime(2024, 3, 3, 0, 9, tzinfo=dt.UTC)
     assert [(message.role, message.timestamp) for message in talk.messages] == [

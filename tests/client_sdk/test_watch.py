@@ -72,7 +72,10 @@ async def test_a_slow_consumer_gets_the_latest(notes: Collection[Note]) -> None:
     assert await anext(watch) == []
     for title in "abcde":
         await notes.insert(Note(title=title))
-    assert [note.title for note in await anext(watch)] == list("abcde")
+    told = [[note.title for note in await anext(watch)]]
+    if told[-1] != list("abcde"):  # the last write was made on the thread, and its news is on the way
+        told.append([note.title for note in await anext(watch)])
+    assert told[-1] == list("abcde")
     await watch.aclose()
 
 

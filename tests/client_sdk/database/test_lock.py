@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from client_sdk.database import Database
-from client_sdk.errors import FileInUse, NotAvailable
-from tests.client_sdk.database.lines import WRITER, add, count, run_program
+from client_sdk.database import Connection, Database
+from client_sdk.errors import FileInUse
+from tests.client_sdk.database.lines import WRITER, add, count, prepare_lines, run_program, texts
 
 __all__: list[str] = []
 
@@ -63,6 +65,46 @@ async def test_a_second_opening_in_this_process_is_refused_too(
     assert await database.write(add("one")) == 1
 
 
-async def test_several_processes_on_one_file_are_announced_for_later(path: Path, key: bytes) -> None:
-    with pytest.raises(NotAvailable, match="multi_instance"):
-        await Database.open(path, key, multi_instance=True)
+async def test_several_openings_share_a_file_and_none_of_them_owns_it(path: Path, key: bytes) -> None:
+    first = await Database.open(path, key, prepare=prepare_lines, multi_instance=True)
+    first.admit()
+    prepared: list[Connection] = []
+    second = await Database.open(path, key, prepare=prepared.append, multi_instance=True)
+    assert not prepared
+    assert await first.write(add("one")) == 1
+    assert await second.write(add("two")) == 2
+    for left in (first, second):
+        with pytest.raises(FileInUse, match="open it so here too") as caught:
+            await Database.open(path, key)
+        assert (caught.value.pid, caught.value.are_several) == (os.getpid(), True)
+        await left.close()
+    async with AsyncExitStack() as stack:
+        owner = await Database.open(path, key)
+        stack.push_async_callback(owner.close)
+        assert await owner.read(texts) == ["one", "two"]
+        with pytest.raises(FileInUse, match="unless all say multi_instance=True") as caught:
+            await Database.open(path, key, multi_instance=True)
+        assert (caught.value.pid, caught.value.are_several) == (os.getpid(), False)
+
+
+async def test_who_shares_waits_while_another_one_prepares_the_file(path: Path, key: bytes) -> None:
+    first = await Database.open(path, key, prepare=prepare_lines, multi_instance=True)
+    opening = asyncio.ensure_future(Database.open(path, key, join=count, multi_instance=True))
+    done, _ = await asyncio.wait({opening}, timeout=0.1)
+    assert not done
+    assert await first.write(add("prepared")) == 1
+    first.admit()
+    second = await opening
+    assert await second.read(texts) == ["prepared"]
+    await first.close()
+    await second.close()
+
+
+async def test_what_the_last_one_prepared_is_prepared_again_by_who_comes_alone(
+    path: Path, key: bytes
+) -> None:
+    for _ in range(2):
+        prepared: list[Connection] = []
+        database = await Database.open(path, key, prepare=prepared.append, multi_instance=True)
+        assert len(prepared) == 1
+        await database.close()

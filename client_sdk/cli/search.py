@@ -1,0 +1,123 @@
+"""``pjais search``: what was said and remembered, found by its words.
+
+On a terminal a table, elsewhere a line for each hit, and with ``--json`` one object: ``{"text", "hits": [{"collection",
+"id", "score", "snippet", "found_by", …}]}``, with ``"message"`` and its ``"position"`` where it was found in one, and
+``"record"`` for all but conversations. Words that were found stand between ``**`` in a snippet.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+import rich_click as click
+from rich.table import Table
+from rich.text import Text
+
+from client_sdk.cli.device import Device, command
+from client_sdk.cli.errors import NoSuchPersona
+from client_sdk.cli.show import COLLECTIONS
+from client_sdk.hub import Conversation, Hub
+from client_sdk.search import MARKS, Asked, Hit
+from client_sdk.transfer import encode_record
+from crdt.schema import schema_of
+
+__all__ = ["search"]
+
+# Private-use characters: they stand in no text that was typed, so that every mark is ours.
+_MARKS: Final = ("\ue000", "\ue001")
+
+
+@click.command()
+@click.argument("text")
+@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="Hits at most.")
+@click.option(
+    "--type", "collection", type=click.Choice(COLLECTIONS), help="Where.  [default: memories, conversations]"
+)
+@click.option("--persona", help="Only of this persona: its id or its name.")
+@command
+async def search(
+    device: Device, text: str, *, limit: int, collection: str | None, persona: str | None
+) -> None:
+    """Search memories and conversations by text, best first.
+
+    All words must be there, or if that finds nothing, any. "Words in quotes" stand together.
+    """
+    if collection == "personas" and persona is not None:
+        raise click.UsageError("--persona narrows what belongs to a persona; --type personas searches them")
+    async with device.open() as hub:
+        persona_id = None if persona is None else await _persona(hub, persona)
+        asked: Asked[Any]
+        marks = _MARKS if device.out.is_terminal and not device.is_json else MARKS
+        if collection is None:
+            asked = hub.search(text, persona_id=persona_id, limit=limit, marks=marks)
+        else:
+            equal = {} if persona_id is None else {"persona_id": persona_id}
+            asked = hub.collections[collection].where(**equal).search(text, limit=limit, marks=marks)
+        hits = await asked
+        names = {one.id: one.name for one in await hub.personas.all()}
+    if device.is_json:
+        device.answer({"text": text, "hits": [_answer(hit) for hit in hits]})
+    elif not hits:
+        device.note("nothing found")
+    elif device.out.is_terminal:
+        device.out.print(_table(hits, names))
+    else:
+        for hit in hits:
+            device.out.print(
+                Text(" · ".join(filter(None, (*_cells(hit, names), hit.snippet)))), soft_wrap=True
+            )
+
+
+async def _persona(hub: Hub, named: str) -> str:
+    """Return the id of a persona that is named by its id or its name. Raises `NoSuchPersona`."""
+    found = await hub.personas.where().or_({"id": named}, {"name": named}).first()
+    if found is None:
+        raise NoSuchPersona(named)
+    return found.id
+
+
+def _answer(hit: Hit[Any]) -> dict[str, Any]:
+    collection = schema_of(type(hit.record)).collection
+    told: dict[str, Any] = {
+        "collection": collection,
+        "id": hit.record.id,
+        "score": hit.score,
+        "snippet": hit.snippet,
+        "found_by": sorted(hit.found_by),
+    }
+    if hit.message is not None:
+        told |= {"message": hit.message, "position": hit.position}
+    if collection != "conversations":  # one may have thousands of messages
+        told["record"] = msgspec.Raw(encode_record(collection, hit.record))
+    return told
+
+
+def _table(hits: list[Hit[Any]], names: dict[str, str]) -> Table:
+    table = Table(expand=True, border_style="dim", header_style="bold")
+    for column in ("changed", "persona", "where"):
+        table.add_column(column, no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column("found", ratio=1)
+    for hit in hits:
+        table.add_row(*map(Text, _cells(hit, names)), _shown(hit.snippet))
+    return table
+
+
+def _cells(hit: Hit[Any], names: dict[str, str]) -> tuple[str, str, str]:
+    """Return when it was, whose it is, and where it was found."""
+    record, message = hit.record, hit.message
+    at = record.updated_at if message is None else message.timestamp or record.updated_at
+    if message is not None:
+        where = f"{message.role}, message {(hit.position or 0) + 1}"
+    else:
+        where = "summary" if isinstance(record, Conversation) else record.name
+    persona = names.get(getattr(record, "persona_id", None) or "", "")
+    return at.astimezone().strftime("%Y-%m-%d %H:%M"), persona, where
+
+
+def _shown(snippet: str) -> Text:
+    """Return a snippet with its marks turned into a style."""
+    shown = Text()
+    for number, piece in enumerate(snippet.replace(_MARKS[1], _MARKS[0]).split(_MARKS[0])):
+        shown.append(piece, style="bold yellow" if number % 2 else "")
+    return shown

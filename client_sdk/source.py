@@ -1,0 +1,40 @@
+"""What queries and searches run on: reads, results that are kept, and views that are kept true."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Protocol, TypeVar
+
+from client_sdk.database import Connection
+from client_sdk.plan import Plan
+from client_sdk.views import View
+
+__all__ = ["Source", "Subscription"]
+
+T = TypeVar("T")
+
+
+class Subscription(Protocol):
+    """A callback that is called until it is closed."""
+
+    def close(self) -> None:
+        """Call no more."""
+
+
+class Source(Protocol):
+    """What a query runs on: reads, results that are kept, and views that are kept true."""
+
+    async def ask(self, plan: Plan, work: Callable[[Connection], T]) -> T:
+        """Run a query's ``work`` on a consistent view, and count it for the advisor."""
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` on a consistent view."""
+
+    async def cached(self, view: View[T], seconds: float) -> T:
+        """Return a view's result, which is kept true for that long after it was read."""
+
+    def watch(self, view: View[T]) -> AsyncGenerator[T, None]:
+        """Yield a view's result, now and each time that it changes."""
+
+    def subscribe(self, view: View[T], callback: Callable[[T], Any]) -> Subscription:
+        """Call back with a view's result, now and each time that it changes."""
