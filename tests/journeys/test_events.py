@@ -40,3 +40,15 @@ async def test_another_devices_change_is_remote_and_being_in_step_is_told(
     sent = (await first.metrics()).sync
     assert (sent.pushes, sent.pushed, sent.refused) == (1, 1, 0)
     assert sent.last_synced is not None
+
+
+async def test_an_instance_that_leaves_sync_to_another_hears_of_being_in_step(
+    opens: Opens, server: LiveServer
+) -> None:
+    first, second = await opens("both", multi_instance=True), await opens("both", multi_instance=True)
+    await first.register(server.url)
+    events = second.events(kinds=["synced"])
+    await first.synced(timeout=30)
+    await second.connect()
+    assert await asyncio.wait_for(anext(events), 30) == Event("synced")
+    assert (await second.metrics()).sync.last_synced is not None
