@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import random
@@ -25,7 +24,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from client_sdk.advisor import Advisor
-from client_sdk.cache import ResultCache
 from client_sdk.collection import Collection
 from client_sdk.commit import Corridor, Sources
 from client_sdk.config import Config
@@ -49,7 +47,6 @@ from client_sdk.sync.status import Status
 from client_sdk.sync.switch import Switch
 from client_sdk.sync.transport import WebSocketTransport
 from client_sdk.views import Rerun
-from client_sdk.watch import Watches
 from client_sdk.workload import Workload
 from client_sdk.writer import Transaction, Writer
 from crdt.ids import client_id, incarnation
@@ -75,24 +72,17 @@ class Client(Observing):
         sources: Sources,
         board: Board | None = None,
     ) -> None:
-        self._writer = writer
+        self._replica = Replica(writer)
+        named = {table.name: table for table in tables.values()}
+        super().__init__(writer, named, self._replica.counts, now_ms=sources.now_ms)
         self._tables = tables
         self._account = account
         self._sources = sources
-        self._watches = Watches(
-            functools.partial(writer.database.read, brief=True),
-            {table.name: table for table in tables.values()},
-        )
         self._workload = Workload(writer.database, self._watches.spawn)
-        self._cache = ResultCache(
-            self._watches, bytes_max=writer.database.config.result_cache_bytes, now=time.monotonic
-        )
         self._reading = Reading(writer, self._watches, self._workload, self._cache)
         self.advisor = Advisor(writer.database, self._workload, self._watches.tables)
         if writer.database.config.advisor == "automatic":
             self._workload.saved = self.advisor.apply
-        self._replica = Replica(writer)
-        super().__init__(writer, self._watches, self._cache, self._replica.counts, now_ms=sources.now_ms)
         self._switch = Switch(self._make_runner, pending=writer.corridor.outbox.pending)
         self._lookout: Lookout | None = None
         writer.listeners.append(self._watches.committed)

@@ -5,12 +5,15 @@ when room runs short (`client_sdk.storage`).
 from __future__ import annotations
 
 import abc
+import functools
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from client_sdk.cache import ResultCache
 from client_sdk.events import Event, Events, Feed, Kind, Missed
 from client_sdk.metrics import Gauges, Metrics, Tracing
+from client_sdk.rows import Table
 from client_sdk.storage import StorageAlert, StorageWatch, check_thresholds
 from client_sdk.sync.status import Status, SyncCounts
 from client_sdk.watch import CallbackSubscription, Watches
@@ -24,22 +27,17 @@ class Observing(abc.ABC):
     """The side of `client_sdk.Client` that others look at."""
 
     def __init__(
-        self,
-        writer: Writer,
-        watches: Watches,
-        cache: ResultCache,
-        wire: SyncCounts,
-        *,
-        now_ms: Callable[[], int],
+        self, writer: Writer, tables: Mapping[str, Table], wire: SyncCounts, *, now_ms: Callable[[], int]
     ) -> None:
-        self._database = writer.database
-        self._live = watches.counts
-        self._kept = cache.counts
+        self._writer = writer
         self._wire = wire
-        self._collections = tuple(watches.tables)
-        self._feed = Feed(self._collections)
+        self._watches = Watches(functools.partial(writer.database.read, brief=True), tables)
+        self._cache = ResultCache(
+            self._watches, bytes_max=writer.database.config.result_cache_bytes, now=time.monotonic
+        )
+        self._feed = Feed(tables)
         self._told = Status()
-        self._gauges = Gauges(self._collections, now_ms=now_ms)
+        self._gauges = Gauges(tables, now_ms=now_ms)
         writer.listeners.append(self._feed.committed)
         writer.observe = self._gauges.observe
 
@@ -81,10 +79,10 @@ class Observing(abc.ABC):
         counts all rows, beside reads and writes. Raises `ClosedClient`.
         """
         return await self._gauges.snapshot(
-            self._database,
+            self._writer.database,
             status=self.status,
-            live=self._live,
-            cache=self._kept,
+            live=self._watches.counts,
+            cache=self._cache.counts,
             sync=self._wire,
             sizes_age_max=sizes_age_max,
         )
@@ -110,8 +108,8 @@ class Observing(abc.ABC):
         room on the disk, which is told of when there is less. Looks now and ``every`` so many seconds. Ends with the
         client, or when what is returned is closed. Raises ``ValueError`` for a threshold that cannot be meant.
         """
-        check_thresholds(thresholds, self._collections)
-        database = self._database
+        check_thresholds(thresholds, self._watches.tables)
+        database = self._writer.database
         lookout = StorageWatch(
             database.path,
             thresholds,

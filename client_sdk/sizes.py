@@ -34,6 +34,7 @@ _DOCUMENT: Final = "(SELECT collection FROM pjais_documents AS d WHERE d.doc = t
 _LOG_TABLES: Final = {
     "pjais_log": _DOCUMENT,
     "pjais_snapshots": _DOCUMENT,
+    "pjais_tips": _DOCUMENT,
     "pjais_documents": "collection",
     "pjais_outbox": "collection",
     "pjais_quarantine": "collection",

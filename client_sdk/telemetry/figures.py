@@ -45,7 +45,9 @@ FIGURES: Final = (
     ),
     Figure("pjais_live_queries", "gauge", "", "Live queries that are open"),
     Figure("pjais_live_updates", "counter", "", "How often live queries were patched, read again, and told"),
-    Figure("pjais_cache_lookups", "counter", "", "How often a kept result was asked for: hit, miss"),
+    Figure(
+        "pjais_cache_answers", "counter", "", "Queries that a kept result answered, and that were read for it"
+    ),
     Figure("pjais_cache_dropped", "counter", "", "Kept results that a commit threw away"),
     Figure("pjais_cache_bytes", "gauge", "bytes", "Kept results, by the size of their JSON"),
     Figure("pjais_sync_state", "gauge", "", "1 for the state that the sync is in"),
@@ -93,6 +95,7 @@ def values(metrics: Metrics) -> dict[str, list[Value]]:
     live, cache, sync, storage = metrics.live, metrics.cache, metrics.sync, metrics.storage
     updates = {"patched": live.patched, "read": live.read, "told": live.told}
     synced = [] if sync.last_synced is None else [Value({}, sync.last_synced.timestamp())]
+    answers = {"kept": cache.hits, "read": cache.misses}
     over_the_wire = {"push": sync.pushed, "refused": sync.refused, "pull": sync.pulled}
     files = {"file": storage.file_bytes, "wal": storage.wal_bytes, "free": storage.free_bytes}
     memory = {"now": metrics.memory_bytes, "peak": metrics.memory_peak_bytes}
@@ -103,10 +106,7 @@ def values(metrics: Metrics) -> dict[str, list[Value]]:
         "pjais_call_latency_seconds": quantiles,
         "pjais_live_queries": [Value({}, live.open)],
         "pjais_live_updates": [Value({"how": how}, count) for how, count in updates.items()],
-        "pjais_cache_lookups": [
-            Value({"result": "hit"}, cache.hits),
-            Value({"result": "miss"}, cache.misses),
-        ],
+        "pjais_cache_answers": [Value({"how": how}, count) for how, count in answers.items()],
         "pjais_cache_dropped": [Value({}, cache.dropped)],
         "pjais_cache_bytes": [Value({}, cache.bytes)],
         "pjais_sync_state": [

@@ -45,7 +45,7 @@ async def test_the_text_holds_every_figure(client: Client) -> None:
     assert found["pjais_records", frozenset({("collection", "tags")})] == 2
     assert found["pjais_calls_total", frozenset({("call", "write")})] == 1
     assert found["pjais_sync_pending", frozenset()] == 2
-    assert found["pjais_cache_lookups_total", frozenset({("result", "hit")})] == 0
+    assert found["pjais_cache_answers_total", frozenset({("how", "kept")})] == 0
     assert found["pjais_sync_updates_total", frozenset({("what", "push")})] == 0
     assert found["pjais_sync_state", frozenset({("state", "offline")})] == 1
 
