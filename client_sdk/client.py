@@ -72,7 +72,9 @@ class Client(Observing):
         sources: Sources,
         board: Board | None = None,
     ) -> None:
-        super().__init__(writer, {table.name: table for table in tables.values()})
+        self._replica = Replica(writer)
+        named = {table.name: table for table in tables.values()}
+        super().__init__(writer, named, self._replica.counts, now_ms=sources.now_ms)
         self._tables = tables
         self._account = account
         self._sources = sources
@@ -81,7 +83,6 @@ class Client(Observing):
         self.advisor = Advisor(writer.database, self._workload, self._watches.tables)
         if writer.database.config.advisor == "automatic":
             self._workload.saved = self.advisor.apply
-        self._replica = Replica(writer)
         self._switch = Switch(self._make_runner, pending=writer.corridor.outbox.pending)
         self._lookout: Lookout | None = None
         writer.listeners.append(self._watches.committed)
@@ -90,7 +91,13 @@ class Client(Observing):
             self._switch = shared = SharedSwitch(
                 self._make_runner, writer=writer, board=board, require=self._require_membership
             )
-            self._lookout = Lookout(writer, learn=account.reload, also=shared.look)
+
+            def look() -> None:
+                shared.look()
+                if shared.runner is None:  # another instance syncs: what it posts is all there is to hear
+                    self._status_changed(shared.status)
+
+            self._lookout = Lookout(writer, learn=account.reload, also=look)
         writer.listeners.append(self._switch.committed)
 
     # -- Records
@@ -201,7 +208,7 @@ class Client(Observing):
         return None if self._account.membership is None else self._account.membership.space
 
     @property
-    def url(self) -> str | None:
+    def server_url(self) -> str | None:
         """The server of that space."""
         return None if self._account.membership is None else self._account.membership.url
 
@@ -211,6 +218,8 @@ class Client(Observing):
         """
         digest, records = await self._replica.digest()
         return digest.hex(), records
+
+    # -- Ending
 
     async def close(self) -> None:
         """End the sync and the watchers, and close the file. A second call does nothing."""
@@ -227,7 +236,7 @@ class Client(Observing):
             _log.warning("the figures of the query advisor were not saved", exc_info=True)
         finally:
             await self._watches.close()
-            await self._feed.close()
+            await self._stop_telling()
             await self._writer.database.close()
 
     # -- Parts
@@ -240,7 +249,7 @@ class Client(Observing):
         membership = self._account.require()
 
         def told(status: Status) -> None:
-            self._feed.status_changed(status)
+            self._status_changed(status)
             if on_status is not None:
                 on_status(status)
 

@@ -39,20 +39,25 @@ log = logging.getLogger(__name__)
 
 
 class Event(msgspec.Struct, frozen=True):
-    """What a commit did to the records of one collection; ``is_remote``: it came from another device.
+    """What a commit did to the records of one collection; ``is_remote``: it came from another device. ``commit`` grows
+    from one commit to the next; the events of one have the same. (What another instance on this file committed
+    meanwhile is told as one commit.)
 
-    Where ``kind`` is "synced" there is no collection and no record: both sides are in step and proved equal, and were
-    not before.
+    Where ``kind`` is "synced" there is no collection, record or commit: both sides are in step and proved equal, and
+    were not before.
     """
 
     kind: Kind
     collection: str = ""
     records: tuple[str, ...] = ()
     is_remote: bool = False
+    commit: int = 0
 
 
 class Missed(msgspec.Struct, frozen=True):
-    """``count`` events that came here while too many waited were left out."""
+    """``count`` events that would stand here are left out: too many waited; or another instance on this file, opened
+    with ``multi_instance``, did not tell what it changed, and then there were that many at least.
+    """
 
     count: int
 
@@ -90,8 +95,13 @@ class Events:
         self._records -= _weight(event)
         return event
 
-    def offer(self, events: Iterable[Event]) -> None:
-        """Take in the events of one commit, or none of them where too many wait."""
+    def offer(self, events: Iterable[Event], untold: Iterable[str] = ()) -> None:
+        """Take in the events of one commit, or none of them where too many wait. In ``untold`` collections there were
+        others that are not known.
+        """
+        if untold and not self._is_closed and self._kinds != {"synced"}:
+            self._missed += sum(self._collections is None or name in self._collections for name in untold)
+            self._news.set()
         wanted = [event for event in events if self._wants(event)]
         weight = sum(map(_weight, wanted))
         if not wanted or self._is_closed:
@@ -165,8 +175,8 @@ class Feed:
 
     def committed(self, committed: Committed) -> None:
         """Tell what a commit did."""
-        if self._streams and committed.changes:
-            self._tell(_events_of(committed))
+        if self._streams and (committed.changes or committed.whole):
+            self._tell(_events_of(committed), committed.whole)
 
     def status_changed(self, status: Status) -> None:
         """Tell that the device has come into step."""
@@ -175,9 +185,9 @@ class Feed:
             self._tell([Event("synced")])
         self._was_synced = is_synced
 
-    def _tell(self, events: Sequence[Event]) -> None:
+    def _tell(self, events: Sequence[Event], untold: Collection[str] = ()) -> None:
         for stream in list(self._streams):
-            stream.offer(events)
+            stream.offer(events, untold)
 
     async def close(self) -> None:
         """End every stream and callback."""
@@ -221,7 +231,7 @@ def _events_of(committed: Committed) -> list[Event]:
                 continue
         told.setdefault((key[0], kind), []).append(key[1])
     return [
-        Event(kind, collection, tuple(records), committed.is_remote)
+        Event(kind, collection, tuple(records), committed.is_remote, committed.commits)
         for (collection, kind), records in told.items()
     ]
 

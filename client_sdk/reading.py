@@ -31,7 +31,7 @@ class Reading:
     async def ask(self, plan: Plan, work: Callable[[Connection], T]) -> T:
         """Run a query's ``work`` on a consistent view, and count it."""
         began = time.perf_counter()
-        result = await self._writer.read(work, brief=True)
+        result = await self._writer.read(work, brief=True, collection=plan.table.name)
         returned = len(result) if isinstance(result, list) else 1
         self._workload.ran(plan, time.perf_counter() - began, returned)
         return result

@@ -49,6 +49,11 @@ class CollectionSize(msgspec.Struct, frozen=True):
     index_bytes: int = 0
     log_bytes: int = 0
 
+    @property
+    def total_bytes(self) -> int:
+        """All of them."""
+        return self.data_bytes + self.index_bytes + self.log_bytes
+
 
 class Sizes(msgspec.Struct, frozen=True):
     """Bytes by collection; ``other_bytes`` belong to none, ``free_bytes`` are pages that wait to be used again."""

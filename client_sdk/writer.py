@@ -11,11 +11,12 @@ transaction is durable.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import queue
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 from client_sdk.commit import Committed, Corridor
 from client_sdk.database import Connection, Database
@@ -23,9 +24,15 @@ from client_sdk.errors import ClientError, ClosedClient, TransactionFailed
 from client_sdk.notices import Heard
 from crdt.errors import CrdtError
 
-__all__ = ["Transaction", "Writer"]
+__all__ = ["Call", "Observe", "Transaction", "Writer"]
 
 T = TypeVar("T")
+
+Call: TypeAlias = Literal["read", "write", "transaction", "remote"]
+"""What was called: a read, a verb, a block of verbs (its time is its caller's too), or what sync writes."""
+
+Observe: TypeAlias = Callable[[Call, str], contextlib.AbstractContextManager[Any]]
+"""Returns what surrounds a call, to measure or trace it. Beside the call: the collection that is read, or ""."""
 
 _current: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar(
     "pjais_transaction", default=None
@@ -33,13 +40,16 @@ _current: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar(
 
 
 class Writer:
-    """The one who writes. ``listeners`` are called with each `Committed`; ``told`` is the newest they heard of."""
+    """The one who writes. ``listeners`` are called with each `Committed`, ``told`` is the newest they heard of, and
+    ``observe`` surrounds each call.
+    """
 
     def __init__(self, database: Database, corridor: Corridor) -> None:
         self.database = database
         self.corridor = corridor
         self.listeners: list[Callable[[Committed], None]] = []
         self.told = corridor.state.commits
+        self.observe: Observe = lambda _call, _collection: contextlib.nullcontext()
 
     async def run(self, work: Callable[[Corridor], T], *, brief: bool = False, is_remote: bool = False) -> T:
         """Carry out some verbs of the corridor in one transaction (or in the block's, inside one), and tell
@@ -61,15 +71,17 @@ class Writer:
             outcome[1].is_remote = is_remote
             self.tell(outcome[1])
 
-        result, _ = await self.database.write(carry_out, brief=brief, after=after, undo=corridor.undo)
+        with self.observe("remote" if is_remote else "write", ""):
+            result, _ = await self.database.write(carry_out, brief=brief, after=after, undo=corridor.undo)
         return result
 
-    async def read(self, work: Callable[[Connection], T], *, brief: bool = False) -> T:
+    async def read(self, work: Callable[[Connection], T], *, brief: bool = False, collection: str = "") -> T:
         """Read in one consistent view: the last commit's, or inside a block, the block's own."""
         transaction = _current.get()
         if transaction is not None and self.is_in_transaction:
             return await transaction.run(lambda corridor: work(corridor.connection))
-        return await self.database.read(work, brief=brief)
+        with self.observe("read", collection):
+            return await self.database.read(work, brief=brief)
 
     @property
     def is_in_transaction(self) -> bool:
@@ -183,9 +195,10 @@ class Transaction:
             return corridor.finish()
 
         try:
-            return await self.writer.database.write(
-                serve, after=self.writer.tell, undo=corridor.undo, waits=True
-            )
+            with self.writer.observe("transaction", ""):
+                return await self.writer.database.write(
+                    serve, after=self.writer.tell, undo=corridor.undo, waits=True
+                )
         except _Undone:
             return None
 

@@ -16,8 +16,8 @@ import rich_click as click
 
 from client_sdk.cli.demo import demo
 from client_sdk.cli.devices import init, invite, join, status, sync
-from client_sdk.cli.figures import metrics
 from client_sdk.cli.later import backup, doctor, restore
+from client_sdk.cli.metrics import metrics
 from client_sdk.cli.records import export, import_
 from client_sdk.cli.search import search
 from client_sdk.cli.watch import watch

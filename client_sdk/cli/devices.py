@@ -157,7 +157,7 @@ async def _known(device: Device, hub: Hub) -> dict[str, Any]:
         "documents": documents,
         "digest": digest,
         "space": hub.client.space,
-        "server": hub.client.url,
+        "server": hub.client.server_url,
         "pending": hub.client.status.pending,
     }
 

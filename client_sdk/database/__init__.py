@@ -54,7 +54,6 @@ from client_sdk.database.connection import (
 )
 from client_sdk.database.lane import Job, Lane
 from client_sdk.database.lock import FileLock
-from client_sdk.database.observed import Observe, observed
 from client_sdk.database.pages import diagnose, key_specification
 from client_sdk.database.problems import IntegrityError, SqlError, errors_of, problem_of_system
 from client_sdk.errors import ClosedClient, DamagedFile, FileInUse, KeyInvalid
@@ -96,7 +95,6 @@ class Database:
         self.path = path.resolve()  # two names of one file have one lock
         self.config = config
         self.is_shared = is_shared
-        self.observe: Observe = lambda _what, _seconds, _failed: None
         self._key = key
         self._connect = connect
         self._lock: FileLock | None = None
@@ -238,7 +236,6 @@ class Database:
 
     # ------------------------------------------------------------------------------------------------- write
 
-    @observed("write")
     async def write(
         self,
         function: Callable[[Connection], T],
@@ -346,7 +343,6 @@ class Database:
 
     # -------------------------------------------------------------------------------------------------- read
 
-    @observed("read")
     async def read(self, function: Callable[[Connection], T], *, brief: bool = False) -> T:
         """Run ``function`` on a reader, where all its statements see one state of the file, and return its result.
 

@@ -15,6 +15,7 @@ from client_sdk.database import Connection
 from client_sdk.materialize import list_lengths
 from client_sdk.outbox import Outbox, PendingBatch, quarantine
 from client_sdk.sync.events import OutboxPlace
+from client_sdk.sync.status import SyncCounts
 from client_sdk.writer import Writer
 from crdt import wire
 from crdt.document import Document
@@ -34,6 +35,7 @@ class Replica:
     """What the runner needs of the device (`client_sdk.sync.runner.Replica`)."""
 
     def __init__(self, writer: Writer) -> None:
+        self.counts = SyncCounts()
         self._writer = writer
         self._pending = writer.corridor.outbox.pending
         self._positions: dict[OutboxPlace, int] = {}
@@ -80,10 +82,16 @@ class Replica:
     async def acknowledge(self, incarnation: int, through: int, refusals: list[wire.Refusal]) -> None:
         """Drop what the server has."""
 
-        def work(corridor: Corridor) -> None:
+        def work(corridor: Corridor) -> int:
+            pending = corridor.outbox.pending
             corridor.outbox.acknowledge(corridor.connection, incarnation, through, refusals)
+            return pending - corridor.outbox.pending
 
-        await self._writer.run(work, brief=True, is_remote=True)
+        dropped = await self._writer.run(work, brief=True, is_remote=True)
+        if dropped:
+            self.counts.pushes += 1
+            self.counts.pushed += dropped
+            self.counts.refused += len(refusals)
 
     async def apply_page(self, page: wire.Page) -> None:
         """Make a page of the log true here, and move the cursor.
@@ -96,10 +104,12 @@ class Replica:
             return
         is_brief = len(page.entries) <= _BRIEF_ENTRIES_MAX
         await self._writer.run(lambda corridor: apply_page(corridor, page), brief=is_brief, is_remote=True)
+        self._pulled(len(page.entries))
 
     async def apply_documents(self, documents: wire.Documents) -> None:
         """Make a page of snapshots true here, and move the cursor."""
         await self._writer.run(lambda corridor: apply_documents(corridor, documents), is_remote=True)
+        self._pulled(len(documents.states))
 
     async def cursor(self) -> tuple[str, int]:
         """Return the generation and how far this device has read it."""
@@ -135,6 +145,10 @@ class Replica:
         """Move what an incarnation (None: this one) has pending to a new incarnation and client id."""
         await self._writer.run(lambda corridor: corridor.rehome(taken), is_remote=True)
         self._positions.clear()
+
+    def _pulled(self, count: int) -> None:
+        self.counts.pulls += 1
+        self.counts.pulled += count
 
     def _committed(self, committed: Committed) -> None:
         self._pending = committed.pending

@@ -1,11 +1,13 @@
-"""How this device stands with the server: one frozen value, replaced whenever something in it changes."""
+"""How this device stands with the server: one frozen value, replaced whenever something in it changes; and what went
+over the wire so far.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["State", "Status"]
+__all__ = ["State", "Status", "SyncCounts"]
 
 State: TypeAlias = Literal["offline", "connecting", "syncing", "synced", "error"]
 
@@ -27,3 +29,16 @@ class Status:
     head: int = 0
     verified: bool | None = None
     last_error: Exception | None = None
+
+
+@dataclass(slots=True)
+class SyncCounts:
+    """What went over the wire since the opening: acknowledged ``pushes`` with the updates in them, those of them that
+    the server ``refused``, and pages read (``pulls``) with the updates or documents in them.
+    """
+
+    pushes: int = 0
+    pushed: int = 0
+    refused: int = 0
+    pulls: int = 0
+    pulled: int = 0

@@ -4,7 +4,7 @@
 
     from client_sdk.telemetry import prometheus          # pip install 'pjais-sync[prometheus]'
 
-    registry.register(prometheus.collector(client))
+    start_http_server(9100, registry=prometheus.collector(client).registry)
 
 Neither is imported by anything else of the SDK.
 """

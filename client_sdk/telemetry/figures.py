@@ -41,20 +41,29 @@ FIGURES: Final = (
         "pjais_call_latency_seconds",
         "gauge",
         "seconds",
-        "Latency by quantile since the opening, 1 the longest",
+        "Latency of the last minutes by quantile, 1 the longest",
     ),
     Figure("pjais_live_queries", "gauge", "", "Live queries that are open"),
+    Figure("pjais_live_updates", "counter", "", "How often live queries were patched, read again, and told"),
     Figure(
         "pjais_cache_answers", "counter", "", "Queries that a kept result answered, and that were read for it"
     ),
-    Figure("pjais_cache_bytes", "gauge", "bytes", "Kept results, as JSON"),
-    Figure("pjais_live_updates", "counter", "", "How often live queries were patched, read again, and told"),
+    Figure("pjais_cache_dropped", "counter", "", "Kept results that a commit threw away"),
+    Figure("pjais_cache_bytes", "gauge", "bytes", "Kept results, by the size of their JSON"),
     Figure("pjais_sync_state", "gauge", "", "1 for the state that the sync is in"),
     Figure("pjais_sync_pending", "gauge", "", "Updates that the server has not acknowledged"),
     Figure(
         "pjais_sync_behind", "gauge", "", "Updates that the server has told of and this device has not read"
     ),
     Figure("pjais_sync_verified", "gauge", "", "1 when both sides were proved equal at this state, else 0"),
+    Figure("pjais_sync_frames", "counter", "", "Pushes that were acknowledged, pages that were read (pull)"),
+    Figure("pjais_sync_updates", "counter", "", "Updates in them; refused: by the server"),
+    Figure(
+        "pjais_sync_last_timestamp_seconds",
+        "gauge",
+        "seconds",
+        "When the device last was in step, since 1970",
+    ),
     Figure("pjais_records", "gauge", "", "Records that are not deleted, by collection"),
     Figure("pjais_storage_bytes", "gauge", "bytes", "Room that a collection takes, by part; worked out"),
     Figure(
@@ -67,7 +76,12 @@ FIGURES: Final = (
 
 def values(metrics: Metrics) -> dict[str, list[Value]]:
     """Return the numbers of each figure, by its name."""
-    calls = {"read": metrics.reads, "write": metrics.writes, "transaction": metrics.transactions}
+    calls = {
+        "read": metrics.reads,
+        "write": metrics.writes,
+        "transaction": metrics.transactions,
+        "remote": metrics.remote,
+    }
     quantiles = [
         Value({"call": name, "quantile": quantile}, milliseconds / 1_000)
         for name, one in calls.items()
@@ -78,9 +92,11 @@ def values(metrics: Metrics) -> dict[str, list[Value]]:
             ("1", one.max_ms),
         )
     ]
-    live, sync, storage = metrics.live, metrics.sync, metrics.storage
-    answers = {"kept": metrics.cache.hits, "read": metrics.cache.misses}
+    live, cache, sync, storage = metrics.live, metrics.cache, metrics.sync, metrics.storage
     updates = {"patched": live.patched, "read": live.read, "told": live.told}
+    synced = [] if sync.last_synced is None else [Value({}, sync.last_synced.timestamp())]
+    answers = {"kept": cache.hits, "read": cache.misses}
+    over_the_wire = {"push": sync.pushed, "refused": sync.refused, "pull": sync.pulled}
     files = {"file": storage.file_bytes, "wal": storage.wal_bytes, "free": storage.free_bytes}
     memory = {"now": metrics.memory_bytes, "peak": metrics.memory_peak_bytes}
     return {
@@ -89,9 +105,10 @@ def values(metrics: Metrics) -> dict[str, list[Value]]:
         "pjais_call_seconds": [Value({"call": name}, one.total_ms / 1_000) for name, one in calls.items()],
         "pjais_call_latency_seconds": quantiles,
         "pjais_live_queries": [Value({}, live.open)],
-        "pjais_cache_answers": [Value({"how": how}, count) for how, count in answers.items()],
-        "pjais_cache_bytes": [Value({}, metrics.cache.bytes)],
         "pjais_live_updates": [Value({"how": how}, count) for how, count in updates.items()],
+        "pjais_cache_answers": [Value({"how": how}, count) for how, count in answers.items()],
+        "pjais_cache_dropped": [Value({}, cache.dropped)],
+        "pjais_cache_bytes": [Value({}, cache.bytes)],
         "pjais_sync_state": [
             Value({"state": state}, state == sync.state)
             for state in ("offline", "connecting", "syncing", "synced", "error")
@@ -99,6 +116,9 @@ def values(metrics: Metrics) -> dict[str, list[Value]]:
         "pjais_sync_pending": [Value({}, sync.pending)],
         "pjais_sync_behind": [Value({}, sync.head - sync.cursor)],
         "pjais_sync_verified": [Value({}, sync.verified is True)],
+        "pjais_sync_frames": [Value({"way": "push"}, sync.pushes), Value({"way": "pull"}, sync.pulls)],
+        "pjais_sync_updates": [Value({"what": what}, count) for what, count in over_the_wire.items()],
+        "pjais_sync_last_timestamp_seconds": synced,
         "pjais_records": [
             Value({"collection": name}, one.records) for name, one in metrics.collections.items()
         ],

@@ -2,10 +2,11 @@
 
 ::
 
-    registry.register(prometheus.collector(client))     # scraped from another thread, by `start_http_server` say
-    text = await prometheus.text(client)                # or here and now, for a route of yours
+    figures = prometheus.collector(client)                     # in a registry of its own, or in one that you name
+    start_http_server(9100, registry=figures.registry)         # scraped from another thread
+    text = await prometheus.text(client)                       # or here and now, for a route of yours
 
-Latencies are quantiles over everything since the opening, so they are gauges; over time take
+Latencies are quantiles over the last minutes, so they are gauges; over another time take
 ``rate(pjais_call_seconds_total) / rate(pjais_calls_total)``.
 """
 
@@ -33,10 +34,12 @@ __all__ = ["ClientCollector", "collector", "text"]
 
 
 class ClientCollector(Collector):
-    """What a registry asks: takes figures when it is scraped."""
+    """What a registry asks: takes figures when it is scraped. ``registry`` is the one that it is in."""
 
-    def __init__(self, latest: Latest) -> None:
+    def __init__(self, latest: Latest, registry: CollectorRegistry) -> None:
         self.latest = latest
+        self.registry = registry
+        registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         """Yield each figure; nothing once the client is closed. On the client's own thread: as last refreshed."""
@@ -47,19 +50,24 @@ class ClientCollector(Collector):
         """Yield each figure's name, so that a registry need not scrape to know them."""
         return _families(None)
 
+    def unregister(self) -> None:
+        """Leave the registry, so that another client can be registered there."""
+        self.registry.unregister(self)
 
-def collector(client: Client) -> ClientCollector:
-    """Return a client's collector. To be called on its event loop."""
-    return ClientCollector(Latest(client))
+
+def collector(client: Client, registry: CollectorRegistry | None = None) -> ClientCollector:
+    """Return a client's collector, registered in ``registry``, or in one of its own. To be called on its event loop.
+
+    Raises ``ValueError`` where the registry has a collector of another client already.
+    """
+    return ClientCollector(Latest(client), registry or CollectorRegistry())
 
 
 async def text(client: Client) -> str:
     """Return the figures now, in Prometheus' text format. Raises `ClosedClient`."""
-    registry = CollectorRegistry()
     made = collector(client)
-    registry.register(made)
     await made.latest.refresh()
-    return generate_latest(registry).decode()
+    return generate_latest(made.registry).decode()
 
 
 def _families(metrics: Metrics | None) -> Iterator[Metric]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from client_sdk import Client, Event, Missed, Status
 from client_sdk.commit import Committed
 from client_sdk.errors import QueryError
-from client_sdk.events import WAITING_RECORDS_MAX, Feed
+from client_sdk.events import WAITING_RECORDS_MAX, Events, Feed
 from client_sdk.materialize import Change
 from tests.client_sdk.device import open_device
 from tests.client_sdk.records import Note, Tag
@@ -27,6 +27,17 @@ __all__: list[str] = []
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
     async with open_device(tmp_path / "a.db") as opened:
         yield opened
+
+
+def told_of(kind: Any, collection: str, *records: str) -> tuple[Any, ...]:
+    return kind, collection, records
+
+
+async def what(events: Events) -> tuple[Any, ...]:
+    """Return the next event without its commit's number."""
+    event = await anext(events)
+    assert isinstance(event, Event)
+    return event.kind, event.collection, event.records
 
 
 def change(record: str, kind: Any = "inserted", collection: str = "notes") -> Change:
@@ -41,19 +52,22 @@ async def test_each_commit_is_told_in_order(client: Client) -> None:
     await client.collection(Note).delete(note.id)
     await client.collection(Note).restore(note.id)
     told = [await anext(events) for _ in range(5)]
-    assert told == [
-        Event("inserted", "notes", (note.id,)),
-        Event("updated", "notes", (note.id,)),
-        Event("inserted", "tags", (tag.id,)),
-        Event("deleted", "notes", (note.id,)),
-        Event("inserted", "notes", (note.id,)),
+    assert all(isinstance(event, Event) and not event.is_remote for event in told)
+    assert [(event.kind, event.collection, event.records) for event in told if isinstance(event, Event)] == [
+        told_of("inserted", "notes", note.id),
+        told_of("updated", "notes", note.id),
+        told_of("inserted", "tags", tag.id),
+        told_of("deleted", "notes", note.id),
+        told_of("inserted", "notes", note.id),
     ]
+    commits = [event.commit for event in told if isinstance(event, Event)]
+    assert commits == sorted(set(commits))
 
 
 async def test_a_block_is_told_as_a_whole_and_an_undone_one_not_at_all(client: Client) -> None:
     notes, events = client.collection(Note), client.events()
     kept = await notes.insert(Note(title="there before"))
-    assert await anext(events) == Event("inserted", "notes", (kept.id,))
+    assert await what(events) == told_of("inserted", "notes", kept.id)
     with pytest.raises(ZeroDivisionError):
         async with client.transaction():
             await notes.insert(Note(title="undone"))
@@ -64,17 +78,19 @@ async def test_a_block_is_told_as_a_whole_and_an_undone_one_not_at_all(client: C
         gone = await notes.insert(Note(title="came and went"))
         await notes.delete(gone.id)
         await notes.update(kept.id, title="changed")
-    assert [await anext(events), await anext(events)] == [
-        Event("inserted", "notes", (made.id,)),
-        Event("updated", "notes", (kept.id,)),
-    ]
+    first, second = await anext(events), await anext(events)
+    assert isinstance(first, Event)
+    assert isinstance(second, Event)
+    assert (first.kind, first.records) == ("inserted", (made.id,))
+    assert (second.kind, second.records) == ("updated", (kept.id,))
+    assert first.commit == second.commit > 0
 
 
 async def test_events_are_asked_for_by_collection_and_kind(client: Client) -> None:
     by_class, by_name = client.events([Tag]), client.events(["tags"], ["inserted"])
     await client.collection(Note).insert(Note(title="a"))
     tag = await client.collection(Tag).insert(Tag(name="t"))
-    assert await anext(by_class) == await anext(by_name) == Event("inserted", "tags", (tag.id,))
+    assert await what(by_class) == await what(by_name) == told_of("inserted", "tags", tag.id)
     with pytest.raises(QueryError, match="no collection 'songs'; there are notes, tags"):
         client.events(["songs"])
     with pytest.raises(QueryError, match="no kind of event"):
@@ -144,6 +160,36 @@ async def test_who_applies_the_events_knows_what_is_there(
         assert known == there
 
 
+async def test_what_another_instance_did_not_tell_is_missed() -> None:
+    feed = Feed(["notes", "tags"])
+    everything, tags, synced = feed.stream(), feed.stream(["tags"]), feed.stream(kinds=["synced"])
+    feed.committed(Committed(changes=[change("before")]))
+    feed.committed(Committed(whole=frozenset({"notes"}), is_foreign=True))
+    feed.committed(Committed(changes=[change("after"), change("t", collection="tags")]))
+    await feed.close()
+    assert [event async for event in everything] == [
+        Event("inserted", "notes", ("before",)),
+        Missed(1),
+        Event("inserted", "notes", ("after",)),
+        Event("inserted", "tags", ("t",)),
+    ]
+    assert [event async for event in tags] == [Event("inserted", "tags", ("t",))]
+    assert [event async for event in synced] == []
+
+
+async def test_instances_on_one_file_hear_of_one_another(tmp_path: Path) -> None:
+    async with (
+        open_device(tmp_path / "a.db", multi_instance=True) as first,
+        open_device(tmp_path / "a.db", seed=2, multi_instance=True) as second,
+    ):
+        events = second.events([Tag])
+        tag = await first.collection(Tag).insert(Tag(name="a"))
+        async with asyncio.timeout(10):
+            assert await what(events) == told_of("inserted", "tags", tag.id)
+            await first.collection(Tag).insert_many([Tag(name="one of many") for _ in range(1_000)])
+            assert await anext(events) == Missed(1)
+
+
 async def test_synced_is_told_when_it_becomes_true_and_proved() -> None:
     feed = Feed(["notes"])
     events, deaf = feed.stream(["notes"]), feed.stream(kinds=["inserted"])
@@ -177,7 +223,7 @@ async def test_one_callbacks_error_stops_neither_it_nor_the_others(
         if heard.count("works") == 2:
             done.set()
 
-    subscriptions = [client.on_events(fails), client.on_events(works)]
+    subscriptions = [client.subscribe_events(fails), client.subscribe_events(works)]
     async with client.transaction():  # a callback is outside of the block that it was made in
         await client.collection(Tag).insert(Tag(name="a"))
     await client.collection(Tag).insert(Tag(name="b"))
@@ -199,7 +245,7 @@ async def test_a_callback_may_write(client: Client) -> None:
         await tags.insert(Tag(name="answer"))
 
     async with client.transaction():
-        client.on_events(answer, [Note])
+        client.subscribe_events(answer, [Note])
         events = client.events([Tag])
         await client.collection(Note).insert(Note(title="a"))
     told = await asyncio.wait_for(anext(events), 10)
@@ -211,8 +257,10 @@ async def test_events_end_when_the_client_is_closed(tmp_path: Path) -> None:
     async with open_device(tmp_path / "a.db") as client:
         events = client.events()
         tag = await client.collection(Tag).insert(Tag(name="a"))
-        client.on_events(lambda event: None)
-    assert [event async for event in events] == [Event("inserted", "tags", (tag.id,))]
+        client.subscribe_events(lambda event: None)
+    (event,) = [event async for event in events]
+    assert isinstance(event, Event)
+    assert (event.kind, event.records) == ("inserted", (tag.id,))
 
 
 async def test_events_that_nobody_holds_any_more_are_forgotten(client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from client_sdk import Client, Metrics
+from client_sdk import Client, Metrics, Status
 from client_sdk.errors import ClosedClient, DuplicateRecord, QueryError
+from client_sdk.metrics import Gauges
+from crdt.wire import Page, Refusal
 from tests.client_sdk.device import open_device
 from tests.client_sdk.records import Note, Tag
 
@@ -44,7 +47,7 @@ async def test_reads_writes_and_blocks_are_counted_with_what_failed(client: Clie
     assert (metrics.reads.count, metrics.reads.errors) == (4, 1)
     assert (metrics.transactions.count, metrics.transactions.errors) == (2, 1)
     for calls in (metrics.reads, metrics.writes, metrics.transactions):
-        assert 0 < calls.p50_ms <= calls.p95_ms <= calls.p99_ms <= calls.max_ms <= calls.total_ms
+        assert 0 < calls.p50_ms <= calls.p95_ms <= calls.p99_ms <= calls.max_ms <= calls.total_ms + 1e-9
 
 
 async def test_a_snapshot_does_not_count_itself(client: Client) -> None:
@@ -80,6 +83,72 @@ async def test_live_queries_and_records_are_counted(client: Client) -> None:
     assert metrics.sync.head == metrics.sync.cursor == 0
     await watch.aclose()
     assert (await client.metrics()).live.open == 0
+
+
+async def test_what_live_queries_read_is_not_the_applications(client: Client) -> None:
+    tags = client.collection(Tag)
+    await tags.insert_many([Tag(name=name) for name in "abc"])
+    watch = tags.where("name", "contains", "a").order_by("name").limit(1).watch()
+    await anext(watch)
+    for _ in range(70):  # the advisor looks closely at some
+        await tags.where(name="a").all()
+    await client.advisor.report()
+    metrics = await client.metrics()
+    assert metrics.reads.count == 70
+    assert metrics.live.read == 1
+    await watch.aclose()
+
+
+async def test_kept_results_are_counted(client: Client) -> None:
+    tags = client.collection(Tag)
+    await tags.insert(Tag(name="a"))
+    for _ in range(3):
+        await tags.where(name="a").cached(60).all()
+    cache = (await client.metrics()).cache
+    assert (cache.hits, cache.misses, cache.results) == (2, 1, 1)
+    assert cache.bytes > 10
+    assert cache.hit_rate == pytest.approx(2 / 3)
+
+
+async def test_what_sync_writes_is_remote_and_counted_by_its_frames(client: Client) -> None:
+    await client.collection(Tag).insert_many([Tag(name="a"), Tag(name="b"), Tag(name="c")])
+    replica = client._replica
+    await replica.acknowledge(replica.incarnation, 2, [Refusal(2, "too_large", "")])
+    await replica.acknowledge(replica.incarnation, 2, [])  # again
+    await replica.apply_page(Page("space", 0, 2, 2, []))  # this device's own work going by
+    metrics = await client.metrics()
+    assert (metrics.writes.count, metrics.remote.count) == (1, 2)
+    sync = metrics.sync
+    assert (sync.pushes, sync.pushed, sync.refused, sync.pulls, sync.pending) == (1, 2, 1, 0, 1)
+
+
+async def test_percentiles_are_of_the_last_minutes_and_counts_of_all_time() -> None:
+    now = 1_000.0
+    gauges = Gauges([], now_ms=lambda: 0, clock=lambda: now)
+    calls = gauges._calls["read"]
+    with gauges.observe("read", ""):
+        now += 2.0
+    assert calls.operations().p50_ms == pytest.approx(2_000, rel=0.02)
+    now += 290
+    with gauges.observe("read", ""):
+        now += 0.010
+    operations = calls.operations()
+    assert operations.count == 2
+    assert operations.total_ms == pytest.approx(2_010)
+    assert operations.max_ms <= 2_000
+    now += 100
+    operations = calls.operations()
+    assert operations.count == 2
+    assert operations.max_ms == pytest.approx(10)
+
+
+def test_the_last_time_in_step_is_that_of_the_status() -> None:
+    gauges = Gauges([], now_ms=lambda: 1_500)
+    gauges.status_changed(Status("syncing"))
+    assert gauges._last_synced is None
+    gauges.status_changed(Status("synced"))
+    gauges.status_changed(Status("offline"))
+    assert gauges._last_synced == dt.datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=dt.UTC)
 
 
 async def test_files_and_memory_are_those_of_the_system(client: Client, tmp_path: Path) -> None:

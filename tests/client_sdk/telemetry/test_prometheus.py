@@ -45,23 +45,27 @@ async def test_the_text_holds_every_figure(client: Client) -> None:
     assert found["pjais_records", frozenset({("collection", "tags")})] == 2
     assert found["pjais_calls_total", frozenset({("call", "write")})] == 1
     assert found["pjais_sync_pending", frozenset()] == 2
+    assert found["pjais_cache_answers_total", frozenset({("how", "kept")})] == 0
+    assert found["pjais_sync_updates_total", frozenset({("what", "push")})] == 0
     assert found["pjais_sync_state", frozenset({("state", "offline")})] == 1
 
 
 async def test_a_scrape_on_another_thread_gets_what_is_true_then(client: Client) -> None:
-    registry = CollectorRegistry(auto_describe=True)
-    registry.register(prometheus.collector(client))
-    text = (await asyncio.to_thread(generate_latest, registry)).decode()
+    figures = prometheus.collector(client)
+    text = (await asyncio.to_thread(generate_latest, figures.registry)).decode()
     assert samples(text)["pjais_records", frozenset({("collection", "tags")})] == 2
 
 
 async def test_a_scrape_on_the_loops_own_thread_does_not_wait_for_itself(client: Client) -> None:
     registry = CollectorRegistry()
-    collector = prometheus.collector(client)
-    registry.register(collector)
+    collector = prometheus.collector(client, registry)
+    with pytest.raises(ValueError, match="Duplicated"):
+        prometheus.collector(client, registry)
     assert samples(generate_latest(registry).decode()) == {}
     await collector.latest.refresh()
     assert samples(generate_latest(registry).decode())["pjais_sync_pending", frozenset()] == 2
+    collector.unregister()
+    assert prometheus.collector(client, registry).registry is registry
 
 
 async def test_a_scrape_after_the_end_is_empty(tmp_path: Path) -> None:
