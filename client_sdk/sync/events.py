@@ -24,8 +24,9 @@ When the device itself cannot do it (a full disk), it feeds `Failed` instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
+
+import msgspec
 
 from client_sdk.sync.status import Status
 from crdt import wire
@@ -98,13 +99,11 @@ class PendingBatch(Protocol):
 # --------------------------------------------------------------------------------------------------- events
 
 
-@dataclass(frozen=True, slots=True)
-class Dialling:
+class Dialling(msgspec.Struct, frozen=True):
     """A connection is being made."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(msgspec.Struct, frozen=True):
     """The connection stands. All that the device knows of itself comes along, read afresh.
 
     ``generation`` and ``position`` are the cursor; ``pending`` counts the outbox; ``now_ms`` is the device's own
@@ -120,63 +119,54 @@ class Connected:
     now_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """A message of the server arrived, at ``now_ms`` by the device's own wall clock."""
 
     message: wire.FromServer
     now_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """The connection ended, or could not be made."""
 
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The device could not do what it was told, or could not understand a frame: ``error`` says why."""
 
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(msgspec.Struct, frozen=True):
     """The application wants no sync any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True):
     """Local writes became durable; the outbox now holds ``pending`` updates."""
 
     pending: int
 
 
-@dataclass(frozen=True, slots=True)
-class BatchLoaded:
+class BatchLoaded(msgspec.Struct, frozen=True):
     """What `LoadPending` found: None when nothing is pending after that place."""
 
     batch: PendingBatch | None
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
+class Acknowledged(msgspec.Struct, frozen=True):
     """What `Acknowledge` said is durable; the outbox now holds ``pending`` updates."""
 
     pending: int
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(msgspec.Struct, frozen=True):
     """A page, or documents, with this ``through`` are durable."""
 
     through: int
 
 
-@dataclass(frozen=True, slots=True)
-class DigestRead:
+class DigestRead(msgspec.Struct, frozen=True):
     """The digest of the records, and how many there are. ``pending`` was counted after the digest was read."""
 
     digest: bytes
@@ -184,21 +174,18 @@ class DigestRead:
     pending: int
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """A record's update could not be applied: its whole document is wanted."""
 
     collection: str
     record: str
 
 
-@dataclass(frozen=True, slots=True)
-class Confirm:
+class Confirm(msgspec.Struct, frozen=True):
     """Somebody wants to know for certain: verify once more, even what is verified."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True):
     """Time passes: ``now_ms`` on any clock that only moves forward."""
 
     now_ms: int
@@ -225,15 +212,13 @@ Event: TypeAlias = (
 # --------------------------------------------------------------------------------------------- instructions
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Send this message."""
 
     message: wire.FromDevice
 
 
-@dataclass(frozen=True, slots=True)
-class LoadPending:
+class LoadPending(msgspec.Struct, frozen=True):
     """Read the next batch of the outbox: after that place, or from its beginning."""
 
     after: OutboxPlace | None
@@ -241,8 +226,7 @@ class LoadPending:
     bytes_max: int
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
+class Acknowledge(msgspec.Struct, frozen=True):
     """The server has ``incarnation`` up to ``through``: drop it from the outbox, keep the refusals."""
 
     incarnation: int
@@ -250,41 +234,35 @@ class Acknowledge:
     refusals: list[wire.Refusal]
 
 
-@dataclass(frozen=True, slots=True)
-class ApplyPage:
+class ApplyPage(msgspec.Struct, frozen=True):
     """Commit this page: it begins exactly at the cursor."""
 
     page: wire.Page
 
 
-@dataclass(frozen=True, slots=True)
-class ApplyDocuments:
+class ApplyDocuments(msgspec.Struct, frozen=True):
     """Commit these snapshots: they begin exactly at the cursor, or (``after`` = ``through`` = 0) move no cursor."""
 
     documents: wire.Documents
 
 
-@dataclass(frozen=True, slots=True)
-class ReadDigest:
+class ReadDigest(msgspec.Struct, frozen=True):
     """Read the digest of the records as they are now, and then count the outbox."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetGeneration:
+class SetGeneration(msgspec.Struct, frozen=True):
     """The cursor belongs to this history from now on."""
 
     generation: str
 
 
-@dataclass(frozen=True, slots=True)
-class ObserveTime:
+class ObserveTime(msgspec.Struct, frozen=True):
     """The server's clock is ahead of ours by this much (negative: behind)."""
 
     offset_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rehome:
+class Rehome(msgspec.Struct, frozen=True):
     """Mint a new client id and incarnation, and write what ``incarnation`` (None: this opening) has pending
     anew under them.
     """
@@ -292,20 +270,17 @@ class Rehome:
     incarnation: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RenewToken:
+class RenewToken(msgspec.Struct, frozen=True):
     """The token was refused: get a new one before the next connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """Publish this status."""
 
     status: Status
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(msgspec.Struct, frozen=True):
     """Close the connection.
 
     ``retry``: dial again, ``delay_ms`` milliseconds later at the earliest (0: at once; None: as the backoff says);

@@ -8,7 +8,8 @@ transaction then makes all of them true, and shares its fsync and the pages of t
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
+
+import msgspec
 
 from client_sdk.sync.events import Event, Received
 from crdt import wire
@@ -37,4 +38,4 @@ def take(inbox: deque[Event | Exception]) -> Event | Exception:
         page = wire.Page(page.space, page.after, joining.through, joining.head, entries)
         now_ms = following.now_ms
         inbox.popleft()
-    return replace(first, message=page, now_ms=now_ms)
+    return msgspec.structs.replace(first, message=page, now_ms=now_ms)
