@@ -17,7 +17,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from client_sdk.telemetry.errors import ExtraMissing
+from client_sdk.extras import ExtraMissing
 from client_sdk.telemetry.figures import FIGURES, values
 from client_sdk.telemetry.latest import Latest
 

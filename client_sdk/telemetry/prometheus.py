@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from client_sdk.telemetry.errors import ExtraMissing
+from client_sdk.extras import ExtraMissing
 from client_sdk.telemetry.figures import FIGURES, values
 from client_sdk.telemetry.latest import Latest
 

@@ -1,4 +1,4 @@
-"""What can go wrong with the exports: the package that they go through is not there."""
+"""What can go wrong with what is installed only on request: the package is not there."""
 
 from __future__ import annotations
 

@@ -1,0 +1,73 @@
+"""A live query as a ReactiveX observable, through ``reactivex`` (the extra ``rx``).
+
+::
+
+    titles = observable(notes.where(pinned=True)).pipe(operators.map(lambda found: [note.title for note in found]))
+    subscription = titles.subscribe(print)
+    subscription.dispose()
+
+Subscribing begins to watch and disposing ends it: a cold observable, in the terms of
+https://reactivex.io/documentation/. Everything is called on the event loop that subscribed. An error of the
+query is ``on_error``; when the client closes, it completes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from client_sdk.extras import ExtraMissing
+
+try:
+    import reactivex
+    from reactivex import Observable
+    from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
+    from reactivex.disposable import Disposable
+except ImportError as error:
+    raise ExtraMissing("rx", "reactivex") from error
+
+if TYPE_CHECKING:
+    from client_sdk.differences import Difference
+    from client_sdk.query import Query
+    from crdt.schema import Record
+
+    R = TypeVar("R", bound=Record)
+
+__all__ = ["observable", "observable_changes"]
+
+T = TypeVar("T")
+
+
+def observable(query: Query[R]) -> Observable[list[R]]:
+    """Return the query's records, now and each time that they change, for each who subscribes."""
+    return _observable(query.watch)
+
+
+def observable_changes(query: Query[R]) -> Observable[list[Difference[R]]]:
+    """Return what changed each time, as `client_sdk.query.Query.watch_changes`."""
+    return _observable(query.watch_changes)
+
+
+def _observable(watch: Callable[[], AsyncGenerator[T, None]]) -> Observable[T]:
+    def subscribe(observer: ObserverBase[T], _scheduler: SchedulerBase | None = None) -> DisposableBase:
+        task = asyncio.get_running_loop().create_task(_follow(watch, observer))
+        return Disposable(lambda: _end(task))
+
+    return reactivex.create(subscribe)
+
+
+async def _follow(watch: Callable[[], AsyncGenerator[T, None]], observer: ObserverBase[T]) -> None:
+    try:
+        async with contextlib.aclosing(watch()) as results:
+            async for result in results:
+                observer.on_next(result)
+    except Exception as error:  # noqa: BLE001 - it is the observer's
+        observer.on_error(error)
+    else:
+        observer.on_completed()
+
+
+def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
