@@ -6,7 +6,6 @@ The part of `client_sdk.client.Client` that only looks: nothing here changes a r
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -27,7 +26,7 @@ class Observing:
 
     def __init__(self, writer: Writer, tables: Mapping[str, Table]) -> None:
         self._writer = writer
-        self._watches = Watches(functools.partial(writer.database.read, brief=True), tables)
+        self._watches = Watches(writer.database.read, tables)
         self._feed = Feed(tables)
         self._gauges = Gauges(tables)
         writer.listeners.append(self._feed.committed)

@@ -25,7 +25,7 @@ import msgspec
 from client_sdk.database import Connection, SqlError
 from client_sdk.errors import QueryError
 from client_sdk.seal import NONCE_BYTES, SealedField, Seals
-from client_sdk.text_index import ITEM_BITS, TextIndex
+from client_sdk.text_index import ITEM_BITS, TextIndex, TextTable
 from crdt.errors import SchemaError
 from crdt.fields import FieldType, Kind, field_type
 from crdt.schema import Field, Record, Schema
@@ -88,10 +88,8 @@ class ListTable:
             f'INSERT INTO "{self.name}"(doc, position, {", ".join(names)}) VALUES (?, ?{", ?" * len(names)})'
         )
         self.select = f'SELECT doc, {", ".join(names)} FROM "{self.name}"'
-        self.select_newest = (
-            f'SELECT position, doc, {", ".join(names)} FROM "{self.name}"'
-            " ORDER BY doc DESC, position DESC LIMIT 1"
-        )
+        self.select_places = f'SELECT position, doc, {", ".join(names)} FROM "{self.name}"'
+        self.select_newest = f"{self.select_places} ORDER BY doc DESC, position DESC LIMIT 1"
         self.create = (
             f'CREATE TABLE "{self.name}"(doc INTEGER NOT NULL, position INTEGER NOT NULL, '
             + ", ".join(f'"{column.name}" {column.affinity}' for column in self.columns)
@@ -201,7 +199,8 @@ class Table:
         if self.text is not None and self.text.record is not None:
             places = self.text.record.places
             if any(name in values for name in places):
-                self.text.replace(connection, doc, self._some(connection, doc, places))
+                ((_, _, held),) = self.searchable(connection, self.text.record, (doc,))
+                self.text.replace(connection, doc, held)
 
     def append(self, connection: Connection, doc: int, field: str, first: int, items: Iterable[Any]) -> None:
         """Write items at the end of a list that has ``first`` items."""
@@ -337,15 +336,30 @@ class Table:
             held[place] = sealed.open(row[1], held[place])
         return {"id": row[1], **dict(zip(self._names, held, strict=True))}
 
-    def _some(self, connection: Connection, doc: int, names: Sequence[str]) -> dict[str, Any]:
-        """Return some values of a document's row."""
-        listed = ", ".join(f'"{name}"' for name in names)
-        row = connection.execute(f'SELECT {listed} FROM "{self.name}" WHERE doc = ?', (doc,)).fetchone()
-        decoders = [None if name == "id" else self.by_name[name].decode for name in names]
-        return {
-            name: value if decode is None or value is None else decode(value)
-            for name, value, decode in zip(names, row, decoders, strict=True)
-        }
+    def searchable(
+        self, connection: Connection, text: TextTable, docs: Sequence[int]
+    ) -> Iterator[tuple[int, int, Any]]:
+        """Yield what of some documents' rows a text table indexes: document, position (-1: the record), and values."""
+        places = ", ".join("?" * len(docs))
+        if text.list_field is not None:
+            child = self.lists[text.list_field]
+            for row in connection.execute(f"{child.select_places} WHERE doc IN ({places})", docs):
+                if row[0] < 1 << ITEM_BITS:
+                    yield row[1], row[0], child.value(row[2:])
+            return
+        listed = ", ".join(f'"{name}"' for name in text.places)
+        decoders = [None if name == "id" else self.by_name[name].decode for name in text.places]
+        for row in connection.execute(
+            f'SELECT doc, {listed} FROM "{self.name}" WHERE doc IN ({places})', docs
+        ):
+            yield (
+                row[0],
+                -1,
+                {
+                    name: value if decode is None or value is None else decode(value)
+                    for name, value, decode in zip(text.places, row[1:], decoders, strict=True)
+                },
+            )
 
     @staticmethod
     def _lists(connection: Connection, child: ListTable, docs: Sequence[int]) -> dict[int, list[Any]]:
