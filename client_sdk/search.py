@@ -58,6 +58,7 @@ MARKS: Final = ("**", "**")
 
 # What reciprocal rank fusion adds to a rank (Cormack, Clarke and Büttcher, SIGIR 2009).
 _RANK_OFFSET: Final = 60
+_FEW_DOCS: Final = 10_000  # documents: up to as many it pays to name them to SQLite, 1 ms
 _LOOKUP_MAX: Final = 500  # rows in one statement: its plan is cached, and SQLite's limit of parameters is far
 _BY_TEXT: Final = frozenset({"text"})
 _told: set[type[EmbeddingProblem]] = set()  # a program that searches at each key is warned once of each
@@ -274,7 +275,10 @@ class Search(Asked[R]):
         is_text = self._mode == "hybrid" and asking.question is not None
         words = expression(asking.question, self._typed) if is_text and asking.question else ""
         matched = [
-            (table, self._matched(connection, table, words, max(CANDIDATES, self._limit)) if words else ())
+            (
+                table,
+                self._matched(connection, table, words, max(CANDIDATES, self._limit), docs) if words else (),
+            )
             for table in (self._index.tables if tables is None else tables)
         ]
         fused = Fused(asking, matched, docs, is_text=is_text, top=self._limit, without=without)
@@ -309,17 +313,35 @@ class Search(Asked[R]):
     # -- By words
 
     def _matched(
-        self, connection: Connection, table: TextTable, expression: str, limit: int
+        self,
+        connection: Connection,
+        table: TextTable,
+        expression: str,
+        limit: int,
+        docs: Sequence[int] | None = None,
     ) -> list[tuple[float, int]]:
-        """Return rank and rowid of what a text table finds within the filter, best first."""
+        """Return rank and rowid of what a text table finds within the filter, best first.
+
+        ``docs``: the documents that fit, where that is known.
+        """
         where, parameters = self._plan.where()
-        rows = self._plan.table.name
-        doc = f'"{table.name}".rowid' + (f" >> {ITEM_BITS}" if table.list_field else "")
+        rows, text = f'"{self._plan.table.name}"', f'"{table.name}"'
+        doc = f"{text}.rowid" + (f" >> {ITEM_BITS}" if table.list_field else "")
+        matches = f"SELECT {text}.rank, {text}.rowid FROM {text}"
+        if not where:
+            sql = f"{matches} WHERE {text} MATCH ? ORDER BY {text}.rank LIMIT ?"
+            return connection.execute(sql, (expression, limit)).fetchall()
+        if docs is not None and len(docs) <= _FEW_DOCS:
+            # The plus signs keep FTS5 from doing more: it is to rank what fits, and nothing else.
+            sql = (
+                f"{matches} WHERE {text} MATCH ? AND +{doc} IN (SELECT value FROM json_each(?))"
+                f" ORDER BY +{text}.rank LIMIT ?"
+            )
+            return connection.execute(sql, (expression, str(list(docs)), limit)).fetchall()
         # CROSS JOIN: words first, in the order of their rank, and then filtered until there are enough.
         sql = (
-            f'SELECT "{table.name}".rank, "{table.name}".rowid FROM "{table.name}"'
-            f' CROSS JOIN "{rows}" ON "{rows}".doc = {doc} WHERE "{table.name}" MATCH ?'
-            f'{f" AND {where}" if where else ""} ORDER BY "{table.name}".rank LIMIT ?'
+            f"{matches} CROSS JOIN {rows} ON {rows}.doc = {doc} WHERE {text} MATCH ? AND {where}"
+            f" ORDER BY {text}.rank LIMIT ?"
         )
         return connection.execute(sql, (expression, *parameters, limit)).fetchall()
 
