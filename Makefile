@@ -8,14 +8,15 @@ SEEDS  ?= 200
 SEED   ?=
 COUNT  ?= 100000
 KILLS  ?= 50
+LOCOMO ?= shared/data/locomo
 TESTS  ?= tests
 PYTEST ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock check format test demo serve simulate mutants bench hostile kill clean
+.PHONY: help install lock check format test demo serve simulate mutants bench bench-search hostile kill clean
 
 help:                ## print these words
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(READY)    ## put everything into .venv (does nothing when nothing has changed)
 
@@ -69,6 +70,9 @@ mutants: $(READY)    ## break the code in small ways, and see each one caught
 
 bench: $(READY)      ## figures beside their raw limits, as JSON lines
 	@$(BIN)/python -m loadtests.bench
+
+bench-search: $(READY)  ## judged search: recall on LoCoMo, by text, meaning and both: LOCOMO=folder
+	@LOCOMO=$(LOCOMO) $(BIN)/python -m loadtests.bench.search_quality
 
 hostile: $(READY)    ## random and mutated updates, pushed and pulled: COUNT=100000
 	@$(BIN)/python -m tests.hostile $(COUNT) && $(BIN)/python -m tests.hostile_wire $(COUNT)

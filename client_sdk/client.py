@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from client_sdk.advisor import Advisor
 from client_sdk.collection import Collection
@@ -31,6 +31,8 @@ from client_sdk.database import Connect, Connection, Database, connect_sqlcipher
 from client_sdk.errors import ClientError, ClosedClient, QueryError
 from client_sdk.instances import Lookout
 from client_sdk.keys import KeySource, derive_key, resolve_key
+from client_sdk.meaning.errors import MeaningOff
+from client_sdk.meaning.meaning import Meaning, Progress
 from client_sdk.migrate import join, prepare, rebuild
 from client_sdk.observing import Observing
 from client_sdk.reading import Reading
@@ -52,11 +54,17 @@ from client_sdk.writer import Transaction, Writer
 from crdt.ids import client_id, incarnation
 from crdt.schema import Record, schema_of
 
+if TYPE_CHECKING:
+    from client_sdk.embedding.embedder import Embedder
+
 __all__ = ["Client", "Opening", "open"]
 
 R = TypeVar("R", bound=Record)
 
 _log = logging.getLogger(__name__)
+
+DEFAULT_EMBEDDER: Embedder | Literal["off"] | None = None
+"""What embeds where nothing is said; None is the default model. A seam for tests, most of which need no model."""
 
 SYSTEM = Sources(now_ms=lambda: time.time_ns() // 1_000_000, random=os.urandom)
 
@@ -71,6 +79,8 @@ class Client(Observing):
         account: Account,
         sources: Sources,
         board: Board | None = None,
+        embedder: Embedder | Literal["off"] | None = None,
+        old_embedder: Embedder | None = None,
     ) -> None:
         self._replica = Replica(writer)
         named = {table.name: table for table in tables.values()}
@@ -79,7 +89,18 @@ class Client(Observing):
         self._account = account
         self._sources = sources
         self._workload = Workload(writer.database, self._watches.spawn)
-        self._reading = Reading(writer, self._watches, self._workload, self._cache)
+        self._meaning: Meaning | None = None
+        if embedder != "off":
+            self._meaning = Meaning(
+                writer.database,
+                self._watches.tables,
+                embedder=embedder,
+                old_embedder=old_embedder,
+                spawn=self._watches.spawn,
+                stir=self._watches.stir,
+            )
+            writer.listeners.append(self._meaning.committed)
+        self._reading = Reading(writer, self._watches, self._workload, self._cache, self._meaning)
         self.advisor = Advisor(writer.database, self._workload, self._watches.tables)
         if writer.database.config.advisor == "automatic":
             self._workload.saved = self.advisor.apply
@@ -144,6 +165,24 @@ class Client(Observing):
         async with contextlib.aclosing(self._watches.watch(view)) as results:
             async for rows in results:
                 yield rows
+
+    # -- Meaning
+
+    async def embedded(self, timeout: float | None = None) -> None:
+        """Wait until every searchable text has its vector. Searches work meanwhile.
+
+        Raises `EmbeddingTimeout` after ``timeout`` seconds, `EmbeddingProblem` if it cannot come to that, `MeaningOff`.
+        """
+        await self._require_meaning().embedded(timeout)
+
+    async def embedding_progress(self) -> Progress:
+        """Return how many of all searchable texts have their vectors. Counts the rows. Raises `MeaningOff`."""
+        return await self._require_meaning().progress()
+
+    def _require_meaning(self) -> Meaning:
+        if self._meaning is None:
+            raise MeaningOff
+        return self._meaning
 
     # -- Sync
 
@@ -237,6 +276,8 @@ class Client(Observing):
         finally:
             await self._watches.close()
             await self._stop_telling()
+            if self._meaning is not None:
+                await self._meaning.close()
             await self._writer.database.close()
 
     # -- Parts
@@ -303,6 +344,8 @@ def open(
     sources: Sources = SYSTEM,
     connect: Connect = connect_sqlcipher,
     multi_instance: bool = False,
+    embedder: Embedder | Literal["off"] | None = None,
+    old_embedder: Embedder | None = None,
 ) -> Opening:
     """Open the encrypted file at ``path``, or make it, for some record classes.
 
@@ -312,11 +355,24 @@ def open(
     ``multi_instance``: other instances may have the file open as well, in this process or another, if all say so and
     name the same record classes. Each sees within 50 ms what the others commit, and one of them syncs for all.
 
+    ``embedder``: what turns texts into vectors for search by meaning. The default model needs nothing and is loaded
+    when it is first needed; "off": nothing is embedded. ``old_embedder``: the one before, to search by the vectors that
+    it made until there are new ones; the default model is known without. Whoever gives one closes it.
+
     Raises, when entered: `SchemaError`, `WrongKey`, `DamagedFile`, `NotADatabase`, `NewerFile`, `FileInUse`,
     `DeclaredOtherwise`, `FileUnreachable`, `ReadOnlyFile`, `DiskFull`, and the `KeyProblem` errors.
     """
     named = tuple(records)
-    return Opening(lambda: _open(path, named, key, config or Config(), sources, connect, multi_instance))
+    chosen = DEFAULT_EMBEDDER if embedder is None else embedder
+
+    def make(
+        writer: Writer, tables: dict[type[Record], Table], account: Account, board: Board | None
+    ) -> Client:
+        return Client(writer, tables, account, sources, board, chosen, old_embedder)
+
+    return Opening(
+        lambda: _open(path, named, key, config or Config(), sources, connect, multi_instance, make)
+    )
 
 
 async def _open(
@@ -327,6 +383,7 @@ async def _open(
     sources: Sources,
     connect: Connect,
     multi_instance: bool,
+    make: Callable[[Writer, dict[type[Record], Table], Account, Board | None], Client],
 ) -> Client:
     seals = Seals()
     tables = {record: Table(schema_of(record), seals) for record in records}
@@ -372,7 +429,7 @@ async def _open(
         board = None
         if multi_instance:
             board = Board(database.path, derive_key(raw, b"sync status"), sources.random)
-        return Client(writer, tables, account, sources, board)
+        return make(writer, tables, account, board)
     except BaseException:
         await database.close()
         raise

@@ -16,7 +16,7 @@ from client_sdk.errors import RecordNotFound
 from client_sdk.plan import Plan
 from client_sdk.query import Query, Source
 from client_sdk.rows import Table
-from client_sdk.search import MARKS, Mode, Scope, Search
+from client_sdk.search import MARKS, Hit, Mode, Scope, Search
 from client_sdk.writer import Writer
 from crdt.changes import (
     AddElements,
@@ -109,6 +109,20 @@ class Collection(Generic[R]):
         """
         query = self._query().where(**equal)
         return query.search(text, limit=limit, mode=mode, scope=scope, marks=marks)
+
+    async def similar(self, record: str, *, limit: int = 10, **equal: Any) -> list[Hit[R]]:
+        """Return the records whose meaning is nearest to that of one of them, best first, without it.
+
+        ``equal`` narrows them as in `search`. What says nothing is near to nothing.
+
+        Raises:
+            RecordNotFound: there is no such record.
+            MeaningOff: the client was opened with ``embedder="off"``.
+            EmbeddingProblem: the record has no vector yet, and the model does not make one.
+            QueryError: no field of the record but lists is searchable.
+        """
+        plan = self._query().where(**equal).plan
+        return await Search[R](self._source, plan, "", limit=limit, mode="meaning").nearest(record)
 
     async def get(self, record: str, *, include: Iterable[str] | None = None) -> R | None:
         """Return a record by its id, or None if there is none here (or it is deleted).

@@ -18,6 +18,7 @@ from client_sdk.errors import DeclaredOtherwise, NewerFile
 from client_sdk.log import SCHEMA as LOG_SCHEMA
 from client_sdk.log import TIPS_SCHEMA
 from client_sdk.materialize import write_whole_row
+from client_sdk.meaning.stored import SCHEMA as VECTORS_SCHEMA
 from client_sdk.notices import SCHEMA as NOTICES_SCHEMA
 from client_sdk.outbox import SCHEMA as OUTBOX_SCHEMA
 from client_sdk.rows import Table
@@ -26,7 +27,7 @@ from client_sdk.workload import SCHEMA as WORKLOAD_SCHEMA
 
 __all__ = ["FORMAT", "join", "prepare", "rebuild"]
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 # The fingerprint of tables that are not filled yet: an opening that ends in between leaves them to the next one.
 _EMPTY: Final = ""
@@ -40,12 +41,15 @@ _OWN = (
     ) WITHOUT ROWID""",
 )
 
-_SINCE_1 = (  # what files of format 1 lack
-    "ALTER TABLE pjais_state ADD COLUMN commits INTEGER NOT NULL DEFAULT 0",
-    *NOTICES_SCHEMA,
-    *WORKLOAD_SCHEMA,
-    TIPS_SCHEMA,
-)
+_SINCE: Final[dict[int, tuple[str, ...]]] = {  # what files of a format lack of the next one
+    1: (
+        "ALTER TABLE pjais_state ADD COLUMN commits INTEGER NOT NULL DEFAULT 0",
+        *NOTICES_SCHEMA,
+        *WORKLOAD_SCHEMA,
+        TIPS_SCHEMA,
+    ),
+    2: VECTORS_SCHEMA,
+}
 
 
 def prepare(connection: Connection, tables: Iterable[Table], path: str | os.PathLike[str]) -> list[Table]:
@@ -63,11 +67,13 @@ def prepare(connection: Connection, tables: Iterable[Table], path: str | os.Path
             *STATE_SCHEMA,
             *NOTICES_SCHEMA,
             *WORKLOAD_SCHEMA,
+            *VECTORS_SCHEMA,
         ):
             connection.execute(statement)
-    elif version < FORMAT:
-        for statement in _SINCE_1:
-            connection.execute(statement)
+    else:
+        for older in range(version, FORMAT):
+            for statement in _SINCE[older]:
+                connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {FORMAT}")
     held = _held(connection)
     declared = {table.name: table for table in tables}

@@ -5,7 +5,6 @@ when room runs short (`client_sdk.storage`).
 from __future__ import annotations
 
 import abc
-import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -31,7 +30,7 @@ class Observing(abc.ABC):
     ) -> None:
         self._writer = writer
         self._wire = wire
-        self._watches = Watches(functools.partial(writer.database.read, brief=True), tables)
+        self._watches = Watches(writer.database.read, tables)
         self._cache = ResultCache(
             self._watches, bytes_max=writer.database.config.result_cache_bytes, now=time.monotonic
         )

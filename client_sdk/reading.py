@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from client_sdk.cache import ResultCache
 from client_sdk.database import Connection
+from client_sdk.meaning.meaning import Meaning
 from client_sdk.plan import Plan
 from client_sdk.views import View
 from client_sdk.watch import CallbackSubscription, Watches
@@ -22,7 +23,15 @@ T = TypeVar("T")
 class Reading:
     """The device's side of `client_sdk.source.Source`."""
 
-    def __init__(self, writer: Writer, watches: Watches, workload: Workload, cache: ResultCache) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        watches: Watches,
+        workload: Workload,
+        cache: ResultCache,
+        meaning: Meaning | None = None,
+    ) -> None:
+        self.meaning = meaning
         self._writer = writer
         self._watches = watches
         self._workload = workload
@@ -36,9 +45,9 @@ class Reading:
         self._workload.ran(plan, time.perf_counter() - began, returned)
         return result
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` on a consistent view."""
-        return await self._writer.read(work, brief=True)
+    async def read(self, work: Callable[[Connection], T], *, brief: bool = True) -> T:
+        """Run ``work`` on a consistent view; ``brief`` says that it may hold the event loop for a moment."""
+        return await self._writer.read(work, brief=brief)
 
     async def cached(self, view: View[T], seconds: float) -> T:
         """Return a view's result, kept for ``seconds``. Inside a transaction it is read, and sees its own writes."""

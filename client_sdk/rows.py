@@ -93,6 +93,7 @@ class ListTable:
             f'SELECT doc, position, {", ".join(names)} FROM "{self.name}"'
             " WHERE (doc, position) > (?, ?) ORDER BY doc, position LIMIT ?"
         )
+        self.select_places = f'SELECT position, doc, {", ".join(names)} FROM "{self.name}"'
         self.create = (
             f'CREATE TABLE "{self.name}"(doc INTEGER NOT NULL, position INTEGER NOT NULL, '
             + ", ".join(f'"{column.name}" {column.affinity}' for column in self.columns)
@@ -209,7 +210,8 @@ class Table:
         if self.text is not None and self.text.record is not None:
             places = self.text.record.places
             if any(name in values for name in places):
-                self.text.replace(connection, doc, self._some(connection, doc, places))
+                ((_, _, held),) = self.searchable(connection, self.text.record, (doc,))
+                self.text.replace(connection, doc, held)
 
     def append(self, connection: Connection, doc: int, field: str, first: int, items: Iterable[Any]) -> None:
         """Write items at the end of a list that has ``first`` items."""
@@ -344,15 +346,30 @@ class Table:
                 held[place] = decode(held[place])
         return {"id": row[1], **dict(zip(self._names, held, strict=True))}
 
-    def _some(self, connection: Connection, doc: int, names: Sequence[str]) -> dict[str, Any]:
-        """Return some values of a document's row."""
-        listed = ", ".join(f'"{name}"' for name in names)
-        row = connection.execute(f'SELECT {listed} FROM "{self.name}" WHERE doc = ?', (doc,)).fetchone()
-        decoders = [None if name == "id" else self.by_name[name].decode for name in names]
-        return {
-            name: value if decode is None or value is None else decode(value)
-            for name, value, decode in zip(names, row, decoders, strict=True)
-        }
+    def searchable(
+        self, connection: Connection, text: TextTable, docs: Sequence[int]
+    ) -> Iterator[tuple[int, int, Any]]:
+        """Yield what of some documents' rows a text table indexes: document, position (-1: the record), and values."""
+        places = ", ".join("?" * len(docs))
+        if text.list_field is not None:
+            child = self.lists[text.list_field]
+            for row in connection.execute(f"{child.select_places} WHERE doc IN ({places})", docs):
+                if row[0] < 1 << ITEM_BITS:
+                    yield row[1], row[0], child.value(row[2:])
+            return
+        listed = ", ".join(f'"{name}"' for name in text.places)
+        decoders = [None if name == "id" else self.by_name[name].decode for name in text.places]
+        for row in connection.execute(
+            f'SELECT doc, {listed} FROM "{self.name}" WHERE doc IN ({places})', docs
+        ):
+            yield (
+                row[0],
+                -1,
+                {
+                    name: value if decode is None or value is None else decode(value)
+                    for name, value, decode in zip(text.places, row[1:], decoders, strict=True)
+                },
+            )
 
     @staticmethod
     def _lists(connection: Connection, child: ListTable, docs: Sequence[int]) -> dict[int, list[Any]]:

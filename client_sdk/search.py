@@ -1,39 +1,55 @@
-"""Search by text: what a person typed, and the records that it fits, best first.
+"""Search: what a person typed, and the records that it fits by their words and by their meaning, best first.
 
 ::
 
     for hit in await notes.search("green tea"):
         print(hit.score, hit.record.title, hit.snippet)
 
-Every word must be in one record (or in one item of a list); where no record has them all, any of them will do. The last
-word is also found as the beginning of a longer one, ``"words in quotes"`` stand side by side in that order; nothing
-else that is typed is an operator, and nothing is an error. Case, accents and English endings do not count. Results are
-ranked by bm25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009), a field weighing twice as much
-as the next one in ``searchable``. An empty text finds nothing.
+**By text** (``mode="text"``): every word must be in one record (or in one item of a list); where no record has them
+all, any of them will do. The last word is also found as the beginning of a longer one, ``"words in quotes"`` stand side
+by side in that order; nothing else that is typed is an operator, and nothing is an error. Case, accents and English
+endings do not count. Results are ranked by bm25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework",
+2009), a field weighing twice as much as the next one in ``searchable``.
 
-A `Search` does nothing until it is awaited or watched.
+**By meaning** (``mode="meaning"``): the records, or items, whose vectors are nearest to that of the question.
+**Hybrid**, the default, fuses both by the recipe of `client_sdk.ranking`, and is search by text where there is no
+model. A score is then at most 1.3, and compares within one search. An item is read with those beside it.
+
+A `Search` does nothing until it is awaited or watched. An empty text finds nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from client_sdk.database import Connection
-from client_sdk.errors import NotAvailable, QueryError
+from client_sdk.embedding.errors import EmbeddingProblem
+from client_sdk.errors import NotAvailable, QueryError, RecordNotFound
+from client_sdk.matching import ranking
+from client_sdk.meaning.errors import MeaningOff
+from client_sdk.meaning.meaning import Asking, live_name
+from client_sdk.meaning.stored import hash_of, text_of
 from client_sdk.plan import Plan
 from client_sdk.source import Source, Subscription
 from client_sdk.text_index import ITEM_BITS, TextIndex, TextTable
-from client_sdk.typed import Snippets, Typed
+from client_sdk.typed import Snippets, Typed, sendable
 from client_sdk.views import Rerun
 from crdt.schema import Record
+
+if TYPE_CHECKING:
+    from client_sdk.hybrid import Placed
 
 __all__ = ["MARKS", "RANKED_MAX", "Asked", "Hit", "Merged", "Mode", "Scope", "Search"]
 
 R = TypeVar("R", bound=Record)
+
+_log = logging.getLogger(__name__)
 
 Mode: TypeAlias = Literal["hybrid", "text", "meaning"]
 Scope: TypeAlias = Literal["device", "space"]
@@ -47,17 +63,13 @@ RANKED_MAX: Final = 5_000
 
 # What reciprocal rank fusion adds to a rank (Cormack, Clarke and Büttcher, SIGIR 2009).
 _RANK_OFFSET: Final = 60
-_LOOKUP_MAX = 500  # rows in one statement: its plan is cached, and SQLite's limit of parameters is far
+_FEW_DOCS: Final = 10_000  # documents: up to as many it pays to name them to SQLite, 1 ms
+_LOOKUP_MAX: Final = 500  # rows in one statement: its plan is cached, and SQLite's limit of parameters is far
+_BY_TEXT: Final = frozenset({"text"})
+_told: set[type[EmbeddingProblem]] = set()  # a program that searches at each key is warned once of each
 
-
-class _Found(NamedTuple):
-    """A row of the index: ``rank`` is lower for a better one, ``number`` says in which of its tables it is."""
-
-    rank: float
-    number: int
-    doc: int
-    position: int | None
-    table: TextTable
+Found: TypeAlias = tuple[float, int, int, int | None, TextTable]
+"""Rank (lower is better), number of the text table, document, position in a list, text table."""
 
 
 class Hit(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
@@ -94,20 +106,44 @@ class Asked(ABC, Generic[R]):
 
     def __init__(self, source: Source, tables: frozenset[str]) -> None:
         self.source = source
+        #: Whether running it may hold the event loop for a moment: comparing vectors may not.
+        self.is_brief = source.meaning is None
         #: The collections whose changes matter.
         self.tables = tables
 
     def __await__(self) -> Generator[Any, None, list[Hit[R]]]:
-        """Return the hits, best first."""
-        return self.source.read(self.run).__await__()
+        """Return the hits, best first. Raises `EmbeddingProblem` where the mode is "meaning" and there is no model."""
+        return self._ask().__await__()
 
-    def watch(self) -> AsyncGenerator[list[Hit[R]], None]:
-        """Yield the hits, now and each time that they change."""
-        return self.source.watch(Rerun(self.tables, self.run))
+    async def watch(self) -> AsyncGenerator[list[Hit[R]], None]:
+        """Yield the hits, now and each time that they change; also when a vector arrives. Raises as awaiting it."""
+        await self.prepare()
+        async with contextlib.aclosing(
+            self.source.watch(Rerun(self.tables, self.run, is_brief=self.is_brief))
+        ) as results:
+            async for hits in results:
+                yield hits
 
     def subscribe(self, callback: Callable[[list[Hit[R]]], Any]) -> Subscription:
-        """Call back with the hits, now and each time that they change, until the subscription is closed."""
-        return self.source.subscribe(Rerun(self.tables, self.run), callback)
+        """Call back with the hits, now and each time that they change, until the subscription is closed.
+
+        What words find is told first, and again once the question is embedded.
+        """
+        subscription = self.source.subscribe(Rerun(self.tables, self.run, is_brief=self.is_brief), callback)
+        self.prepare_soon()
+        return subscription
+
+    @abstractmethod
+    async def prepare(self) -> None:
+        """Do what cannot be done on a connection: embed the question."""
+
+    @abstractmethod
+    def prepare_soon(self) -> None:
+        """Do so in the background."""
+
+    async def _ask(self) -> list[Hit[R]]:
+        await self.prepare()
+        return await self.source.read(self.run, brief=self.is_brief)
 
     def run(self, connection: Connection) -> list[Hit[R]]:
         """Search on a connection: for all words, and where nothing has them all, for any."""
@@ -150,76 +186,186 @@ class Search(Asked[R]):
                 'mode is "hybrid", "text" or "meaning", and scope "device" or "space",'
                 f" not {mode!r:.60} and {scope!r:.60}"
             )
-        if mode == "meaning":
-            raise NotAvailable('search(mode="meaning")', 'mode="text" searches by words')
+        if mode == "meaning" and source.meaning is None:
+            raise MeaningOff
         if scope == "space":
             raise NotAvailable('search(scope="space")', "what is on this device is searched without it")
-        super().__init__(source, frozenset({name}))
+        super().__init__(source, frozenset({name, live_name(name)}) if mode != "text" else frozenset({name}))
         self._plan = plan
+        self._mode = mode
+        self._asking: Asking | None = None
+        self.is_brief = mode == "text" or source.meaning is None
+        if mode != "text" and source.meaning is not None:
+            self._asking = source.meaning.asking(plan.table, sendable(text))
         self._index: TextIndex = plan.table.text
         self._typed = Typed.of(text)
         self._limit = limit
         self._snippets = Snippets(self._typed, marks)
         self._around = around
 
+    async def prepare(self) -> None:
+        """Embed the question. Raises `EmbeddingProblem` where there is nothing else to search by."""
+        if self._asking is None or not self._typed.parts or not self._limit:
+            return
+        try:
+            await self._asking.prepare()
+        except EmbeddingProblem as problem:
+            if self._mode == "meaning":
+                raise
+            if problem.__class__ not in _told:
+                _told.add(problem.__class__)
+                _log.warning("searching by words only, since there is no model: %s", problem)
+
+    def prepare_soon(self) -> None:
+        """Embed the question in the background."""
+        if self._asking is not None and self.source.meaning is not None and self._typed.parts:
+            self.source.meaning.prepare_and_stir(self._asking)
+
     def hits(self, connection: Connection, *, is_all: bool) -> list[Hit[R]]:
-        """Return what has all words, or any."""
+        """Return what has all words, or any; by meaning it is one and the same."""
         if not self._typed.parts or not self._limit:
+            return []
+        if self._asking is not None and self._asking.question is not None:
+            return self._by_meaning(connection, self._asking)
+        if self._mode == "meaning":
             return []
         if is_all:
             found = self._find(connection, self._typed.all, ranked_max=RANKED_MAX)
-        else:
-            found = self._find(
-                connection, self._typed.any, ranked_max=None
-            )  # rare words must win, however old
-        records = self._records(connection, sorted({one.doc for one in found}))
-        hits = (self._hit(connection, one, records[one.doc]) for one in found if one.doc in records)
-        return [
-            hit for hit in hits if hit is not None
-        ]  # the index is a cache: what it alone knows is not there
+        else:  # rare words must win, however old
+            found = self._find(connection, self._typed.any, ranked_max=None)
+        records = self._records(connection, sorted({one[2] for one in found}))
+        hits: list[Hit[R]] = []
+        for rank, _, doc, position, table in found:
+            if doc in records:  # the index is a cache: what it alone knows is not there
+                with contextlib.suppress(IndexError):
+                    hits.append(self._hit(connection, table, doc, position, -rank, _BY_TEXT, records[doc]))
+        return hits
 
-    def _find(self, connection: Connection, expression: str, *, ranked_max: int | None) -> list[_Found]:
-        found: list[_Found] = []
-        for number, table in enumerate(self._index.tables):
-            sql, parameters = self._ranking(connection, table, expression, ranked_max)
-            for rank, rowid in connection.execute(sql, (*parameters, self._limit)):
-                doc, position = (
-                    (rowid >> ITEM_BITS, rowid & (1 << ITEM_BITS) - 1) if table.list_field else (rowid, None)
-                )
-                found.append(_Found(rank, number, doc, position, table))
-        found.sort(key=lambda one: (one.rank, one.number, -one.doc, -(one.position or 0)))
-        return found[: self._limit]
+    # -- By meaning
 
-    def _ranking(
-        self, connection: Connection, table: TextTable, expression: str, ranked_max: int | None
-    ) -> tuple[str, list[Any]]:
-        """Return the SQL that ranks a table's rows, all but its limit, and its parameters."""
-        name = f'"{table.name}"'
-        fits, held = self._filter(
-            connection, f"{name}.rowid >> {ITEM_BITS}" if table.list_field else f"{name}.rowid"
+    async def nearest(self, record: str) -> list[Hit[R]]:
+        """Return what is near a record, best first, by the vectors of records; see `Collection.similar`."""
+        table, text, asking = self._plan.table, self._index.record, self._asking
+        if text is None or asking is None:
+            raise QueryError(f"only lists of {table.name} are searchable: search for what their items say")
+
+        def look(connection: Connection) -> tuple[int, str]:
+            doc = table.find(connection, record)
+            if doc is None:
+                raise RecordNotFound(table.name, record)
+            ((_, _, held),) = table.searchable(connection, text, (doc,))
+            return doc, text_of(text, held)
+
+        doc, words = await self.source.read(look)
+        await asking.prepare_near(doc, words)
+        return await self.source.read(
+            lambda connection: self._by_meaning(connection, asking, tables=(text,), without=(doc,)),
+            brief=False,
         )
-        matching, parameters = f"FROM {name} WHERE {name} MATCH ?{fits}", [expression, *held]
-        if ranked_max is not None:
-            oldest = f"SELECT rowid {matching} ORDER BY rowid DESC LIMIT 1 OFFSET {ranked_max - 1}"
-            matching += f" AND rowid >= ifnull(({oldest}), 0)"
-            parameters *= 2
-        # The + keeps FTS5 from sorting, which takes twice as long, and ranks what the filter leaves out too.
-        return f"SELECT rank, rowid {matching} ORDER BY +rank, rowid DESC LIMIT ?", parameters
 
-    def _filter(self, connection: Connection, doc: str) -> tuple[str, list[Any]]:
-        """Return the conditions on the record whose number is the expression ``doc``, and their parameters.
+    def _by_meaning(
+        self,
+        connection: Connection,
+        asking: Asking,
+        *,
+        tables: Sequence[TextTable] | None = None,
+        without: Collection[int] = (),
+    ) -> list[Hit[R]]:
+        from client_sdk.hybrid import Fused, expression
+        from client_sdk.ranking import CANDIDATES
 
-        What an index answers is answered once, for all words; anything else is asked of each record that has the words.
+        where, parameters = self._plan.where()
+        rows = f'"{self._plan.table.name}"'
+        docs: list[int] | None = None
+        if where:  # before anything is scored
+            sql = f"SELECT {rows}.doc FROM {rows} WHERE {where}"
+            docs = [row[0] for row in connection.execute(sql, parameters)]
+            if not docs:
+                return []
+        is_text = self._mode == "hybrid" and asking.question is not None
+        words = expression(asking.question, self._typed) if is_text and asking.question else ""
+        matched = [
+            (
+                table,
+                self._matched(connection, table, words, max(CANDIDATES, self._limit), docs) if words else (),
+            )
+            for table in (self._index.tables if tables is None else tables)
+        ]
+        fused = Fused(asking, matched, docs, is_text=is_text, top=self._limit, without=without)
+        take = self._limit
+        while True:
+            placed = fused.best(take)
+            hits = self._hits_at(connection, placed)
+            if len(hits) >= self._limit or len(placed) < take:
+                return hits[: self._limit]
+            take *= 2  # some are gone since their vectors were made
+
+    def _hits_at(self, connection: Connection, placed: Sequence[Placed]) -> list[Hit[R]]:
+        """Return the hits at some places, without those whose text is another now, unless words found it."""
+        records = self._records(connection, sorted({one.doc for one in placed}))
+        hits: list[Hit[R]] = []
+        for one in placed:
+            record = records.get(one.doc)
+            if record is None:
+                continue
+            try:
+                hit = self._hit(connection, one.table, one.doc, one.position, one.score, one.found_by, record)
+            except IndexError:  # the list is shorter now
+                continue
+            text = text_of(one.table, record if one.position is None else hit.item)
+            if "meaning" in one.found_by and one.hash != hash_of(text):
+                if "text" not in one.found_by:
+                    continue
+                hit = msgspec.structs.replace(hit, found_by=_BY_TEXT)
+            hits.append(hit)
+        return hits
+
+    # -- By words
+
+    def _matched(
+        self,
+        connection: Connection,
+        table: TextTable,
+        expression: str,
+        limit: int,
+        docs: Sequence[int] | None = None,
+    ) -> list[tuple[float, int]]:
+        """Return rank and rowid of what a text table finds within the filter, best first.
+
+        ``docs``: the documents that fit, where that is known.
         """
         where, parameters = self._plan.where()
+        rows, text = f'"{self._plan.table.name}"', f'"{table.name}"'
+        doc = f"{text}.rowid" + (f" >> {ITEM_BITS}" if table.list_field else "")
+        matches = f"SELECT {text}.rank, {text}.rowid FROM {text}"
         if not where:
-            return "", []
-        rows = f'"{self._plan.table.name}"'
-        fitting = f"SELECT {rows}.doc FROM {rows} WHERE {where}"
-        first = connection.execute(f"EXPLAIN QUERY PLAN {fitting}", parameters).fetchone()
-        if first is not None and first[3].startswith(("SEARCH", "MULTI-INDEX")):
-            return f" AND +({doc}) IN ({fitting})", parameters
-        return f" AND EXISTS (SELECT 1 FROM {rows} WHERE {rows}.doc = {doc} AND {where})", parameters
+            sql = f"{matches} WHERE {text} MATCH ? ORDER BY {text}.rank LIMIT ?"
+            return connection.execute(sql, (expression, limit)).fetchall()
+        if docs is not None and len(docs) <= _FEW_DOCS:
+            # The plus signs keep FTS5 from doing more: it is to rank what fits, and nothing else.
+            sql = (
+                f"{matches} WHERE {text} MATCH ? AND +{doc} IN (SELECT value FROM json_each(?))"
+                f" ORDER BY +{text}.rank LIMIT ?"
+            )
+            return connection.execute(sql, (expression, str(list(docs)), limit)).fetchall()
+        # CROSS JOIN: words first, in the order of their rank, and then filtered until there are enough.
+        sql = (
+            f"{matches} CROSS JOIN {rows} ON {rows}.doc = {doc} WHERE {text} MATCH ? AND {where}"
+            f" ORDER BY {text}.rank LIMIT ?"
+        )
+        return connection.execute(sql, (expression, *parameters, limit)).fetchall()
+
+    def _find(self, connection: Connection, expression: str, *, ranked_max: int | None) -> list[Found]:
+        found: list[Found] = []
+        for number, table in enumerate(self._index.tables):
+            sql, parameters = ranking(connection, self._plan, table, expression, newest=ranked_max)
+            for rank, rowid in connection.execute(sql, (*parameters, self._limit)):
+                if table.list_field:
+                    found.append((rank, number, rowid >> ITEM_BITS, rowid & (1 << ITEM_BITS) - 1, table))
+                else:
+                    found.append((rank, number, rowid, None, table))
+        found.sort(key=lambda one: (one[0], one[1], -one[2], -(one[3] or 0)))
+        return found[: self._limit]
 
     def _records(self, connection: Connection, docs: Sequence[int]) -> dict[int, R]:
         table = self._plan.table
@@ -231,21 +377,32 @@ class Search(Asked[R]):
             records |= zip((row[0] for row in rows), self._plan.records(connection, rows), strict=True)
         return records
 
-    def _hit(self, connection: Connection, found: _Found, record: R) -> Hit[R] | None:
-        hit = Hit(record=record, score=-found.rank, snippet="", found_by=frozenset({"text"}))
-        if found.table.list_field is None or found.position is None:
-            return msgspec.structs.replace(hit, snippet=self._snippets.of(found.table.held(record)))
-        first, last = found.position - self._around, found.position + self._around
-        items = self._plan.table.lists[found.table.list_field].page(connection, found.doc, first, last)
-        place = found.position - max(0, first)
-        if place >= len(items):
-            return None
-        return msgspec.structs.replace(
-            hit,
-            snippet=self._snippets.of(found.table.held(items[place])),
-            field=found.table.list_field,
+    def _hit(
+        self,
+        connection: Connection,
+        table: TextTable,
+        doc: int,
+        position: int | None,
+        score: float,
+        found_by: frozenset[str],
+        record: R,
+    ) -> Hit[R]:
+        if table.list_field is None or position is None:
+            snippet = self._snippets.of(table.held(record))
+            return Hit(record=record, score=score, snippet=snippet, found_by=found_by)
+        first = max(0, position - self._around)
+        # Read here, and not from the record: a long list is not loaded for one of its items.
+        child = self._plan.table.lists[table.list_field]
+        items = child.page(connection, doc, first, position + self._around)
+        place = position - first
+        return Hit(
+            record=record,
+            score=score,
+            snippet=self._snippets.of(table.held(items[place])),
+            found_by=found_by,
+            field=table.list_field,
             item=items[place],
-            position=found.position,
+            position=position,
             before=tuple(items[:place]),
             after=tuple(items[place + 1 :]),
         )
@@ -258,6 +415,16 @@ class Merged(Asked[Any]):
         super().__init__(searches[0].source, frozenset().union(*(one.tables for one in searches)))
         self._searches = searches
         self._limit = limit
+
+    async def prepare(self) -> None:
+        """Embed the question. Raises `EmbeddingProblem`."""
+        for search in self._searches:
+            await search.prepare()
+
+    def prepare_soon(self) -> None:
+        """Embed the question in the background."""
+        for search in self._searches:
+            search.prepare_soon()
 
     def hits(self, connection: Connection, *, is_all: bool) -> list[Hit[Any]]:
         """Return what has all words, or any."""

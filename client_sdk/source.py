@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol, TypeVar
 
 from client_sdk.database import Connection
+from client_sdk.meaning.meaning import Meaning
 from client_sdk.plan import Plan
 from client_sdk.views import View
 
@@ -24,11 +25,15 @@ class Subscription(Protocol):
 class Source(Protocol):
     """What a query runs on: reads, results that are kept, and views that are kept true."""
 
+    @property
+    def meaning(self) -> Meaning | None:
+        """What searches by meaning; None where that is off."""
+
     async def ask(self, plan: Plan, work: Callable[[Connection], T]) -> T:
         """Run a query's ``work`` on a consistent view, and count it for the advisor."""
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` on a consistent view."""
+    async def read(self, work: Callable[[Connection], T], *, brief: bool = True) -> T:
+        """Run ``work`` on a consistent view; ``brief`` says that it may hold the event loop for a moment."""
 
     async def cached(self, view: View[T], seconds: float) -> T:
         """Return a view's result, which is kept true for that long after it was read."""

@@ -14,7 +14,7 @@ import msgspec
 
 from client_sdk.text_index import folded, is_unspaced, spaced
 
-__all__ = ["TYPED_CHARS_MAX", "TYPED_WORDS_MAX", "Snippets", "Typed"]
+__all__ = ["TYPED_CHARS_MAX", "TYPED_WORDS_MAX", "Snippets", "Typed", "sendable"]
 
 #: What is read of a text that is searched for: a long paragraph. More words cost time and find nothing more.
 TYPED_CHARS_MAX: Final = 1_000
@@ -64,6 +64,11 @@ _ENDINGS: Final = frozenset(
 )
 
 
+def sendable(text: str) -> str:
+    """Return what is read of a text that is searched for, without what SQLite does not take."""
+    return _UNSENDABLE.sub(" ", text[:TYPED_CHARS_MAX])
+
+
 class Typed(msgspec.Struct, frozen=True):
     """A text that is searched for: its parts (words and phrases), and whether the last one is still being typed."""
 
@@ -73,7 +78,7 @@ class Typed(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, text: str) -> Typed:
         """Read a text; of a very long one its first words (`TYPED_CHARS_MAX`, `TYPED_WORDS_MAX`)."""
-        cut = _UNSENDABLE.sub(" ", text[:TYPED_CHARS_MAX])
+        cut = sendable(text)
         parts: list[str] = []
         is_open = False
         for quoted, word in _PARTS.findall(cut):

@@ -37,6 +37,8 @@ class View(ABC, Generic[T]):
 
     #: The collections whose changes matter.
     tables: frozenset[str]
+    #: Whether `work` may hold the event loop for a moment.
+    is_brief = True
 
     @property
     def key(self) -> Hashable:
@@ -272,8 +274,11 @@ class Groups(_Planned[dict[Any, int]]):
 class Rerun(View[T]):
     """A read of any kind: it is done again whenever one of its tables changed."""
 
-    def __init__(self, tables: frozenset[str], function: Callable[[Connection], T]) -> None:
+    def __init__(
+        self, tables: frozenset[str], function: Callable[[Connection], T], *, is_brief: bool = True
+    ) -> None:
         self.tables = tables
+        self.is_brief = is_brief
         self._function = function
         self._read: T
 

@@ -18,7 +18,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_ANY_COMMIT: Final = 1 << 63  # later than every commit: whatever was read is read again
+
 
 class LiveCounts(msgspec.Struct):
     """What live queries cost: how many are open, and how often one was patched, read, and told to somebody."""
@@ -49,9 +51,7 @@ class LiveCounts(msgspec.Struct):
 class Watches:
     """Everyone who watches. Its methods belong to the event loop."""
 
-    def __init__(
-        self, read: Callable[[Callable[[Connection], Any]], Awaitable[Any]], tables: Mapping[str, Table]
-    ) -> None:
+    def __init__(self, read: Callable[..., Awaitable[Any]], tables: Mapping[str, Table]) -> None:
         self.counts = LiveCounts()
         self._read = read
         self.tables = tables
@@ -124,6 +124,14 @@ class Watches:
         for live, changes in touched.items():
             self._take(live, committed.commits, changes)
 
+    def stir(self, name: str) -> None:
+        """Read again what leans on something beside the records: ``name`` is among its view's ``tables``."""
+        for live in list(self._index[name].lives) if name in self._index else ():
+            if live.is_reading:
+                live.waiting.append((_ANY_COMMIT, None))
+            else:
+                self._start_reading(live)
+
     def _take(self, live: _Live, version: int, changes: list[Change] | None) -> None:
         if live.is_reading:
             live.waiting.append((version, changes))
@@ -160,7 +168,7 @@ class Watches:
         while live.listeners:
             self.counts.read += 1
             try:
-                live.version, read = await self._read(work)
+                live.version, read = await self._read(work, brief=live.view.is_brief)
                 live.view.load(read)
                 waiting, live.waiting = live.waiting, []
                 for version, changes in waiting:

@@ -11,6 +11,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+import client_sdk.client
+
 __all__ = ["pytest_plugins"]
 
 pytest_plugins = ["tests.postgres"]  # a real Postgres, and a fresh database for each test that asks
@@ -24,6 +26,9 @@ settings.register_profile("quick", base, max_examples=20)
 settings.register_profile("default", base, max_examples=100)
 settings.register_profile("thorough", base, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# A test that says nothing of meaning gets none: no model is loaded for it.
+client_sdk.client.DEFAULT_EMBEDDER = "off"
 
 # The operating system's secret store is a person's: a test that wants one puts in its own.
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"

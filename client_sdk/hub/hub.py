@@ -14,7 +14,7 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from client_sdk.client import SYSTEM, Client
 from client_sdk.client import open as open_client
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from client_sdk.client import Opening
     from client_sdk.commit import Sources
     from client_sdk.config import Config
+    from client_sdk.embedding.embedder import Embedder
     from client_sdk.keys import KeySource
 
 __all__ = ["Hub", "HubOpening", "sample_path"]
@@ -52,11 +53,20 @@ class Hub:
         config: Config | None = None,
         sources: Sources = SYSTEM,
         multi_instance: bool = False,
+        embedder: Embedder | Literal["off"] | None = None,
+        old_embedder: Embedder | None = None,
     ) -> HubOpening:
         """Open the Hub's file at ``path``, or make it. Options and errors are those of `client_sdk.open`."""
         records: tuple[type[Record], ...] = (Persona, Memory, Relation, Conversation, Workflow)
         opening = open_client(
-            path, records=records, key=key, config=config, sources=sources, multi_instance=multi_instance
+            path,
+            records=records,
+            key=key,
+            config=config,
+            sources=sources,
+            multi_instance=multi_instance,
+            embedder=embedder,
+            old_embedder=old_embedder,
         )
         return HubOpening(opening)
 

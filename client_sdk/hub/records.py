@@ -122,6 +122,12 @@ class Message(Item, kw_only=True):
     timestamp: Time | None = None
     metadata: dict[str, Any] = {}
 
+    @property
+    def speaker(self) -> str | None:
+        """The name of who said it, where it is known: a question that names somebody prefers what they said."""
+        name = self.metadata.get("speaker")
+        return name if isinstance(name, str) else None
+
 
 class Conversation(
     Record,

@@ -13,6 +13,7 @@ from typing import Final
 from loadtests.bench.device import bench_device, scratch
 from loadtests.bench.instances import bench_instances
 from loadtests.bench.live import bench_live
+from loadtests.bench.meaning import bench_meaning
 from loadtests.bench.product import bench_product
 from loadtests.bench.report import summary
 from loadtests.bench.sealed import bench_sealed
@@ -27,6 +28,7 @@ BENCHES: Final[dict[str, Callable[[Path, int], None]]] = {
     "device": lambda folder, records: asyncio.run(bench_device(folder, records=records)),
     "instances": lambda folder, _: asyncio.run(bench_instances(folder, commits=300, inserts=1_000)),
     "live": lambda folder, _: asyncio.run(bench_live(folder)),
+    "meaning": lambda folder, records: asyncio.run(bench_meaning(folder, records=records)),
     "product": lambda folder, records: asyncio.run(bench_product(folder, records=records)),
     "sealed": lambda _folder, _: bench_sealed(count=5_000),
     "search": lambda folder, records: asyncio.run(bench_search(folder, records=records)),

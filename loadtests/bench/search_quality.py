@@ -4,11 +4,12 @@ Each turn of a LoCoMo conversation (Maharana et al., ACL 2024) is something to b
 categories 1 to 4 are asked, and **recall at k** is the fraction of a question's evidence turns among the first k,
 averaged over the questions. ``LOCOMO`` names the folder with the conversations:
 
-    LOCOMO=folder python -m loadtests.bench.search_quality
+    LOCOMO=folder make bench-search
 
 ``plain …`` are what anybody gets without trying: bm25 with porter stemming, the default model, each on
-``speaker: text``, and reciprocal ranks of the two. ``text``, ``meaning`` and ``hybrid`` are ours
-(`client_sdk.ranking`), over vectors in int8; ``… float32`` is the limit that exact vectors set.
+``speaker: text``, and reciprocal ranks of the two. ``recipe …`` are `client_sdk.ranking` over vectors in int8;
+``… float32`` is the limit that exact vectors set. ``text``, ``meaning`` and ``hybrid`` are what the SDK itself finds in
+a Hub into which the conversation was imported, messages only.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import os
 import re
 import sqlite3
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,10 @@ import numpy.typing as npt
 
 from client_sdk.embedding import MiniLm, Vectors
 from client_sdk.embedding.vectors import dot, quantised, unpacked
+from client_sdk.hub import Hub
 from client_sdk.ranking import CANDIDATES, Neighbours, best, fused, lengths, shared, understood
+from client_sdk.search import Mode
+from client_sdk.transfer import import_file
 from loadtests.bench.report import report
 
 __all__ = ["Conversation", "Judged", "bench_search_quality", "main", "recall", "table"]
@@ -55,6 +60,8 @@ class Conversation:
     texts: tuple[str, ...]  # what was said
     captions: tuple[str, ...]  # of a picture that was shown, or empty
     questions: tuple[Judged, ...]
+    ids: tuple[str, ...]  # of the turns
+    path: Path
 
     @classmethod
     def read(cls, path: Path) -> Conversation:
@@ -78,6 +85,8 @@ class Conversation:
             texts=tuple(turn["text"] for _, turn in turns),
             captions=tuple(turn.get("blip_caption", "") for _, turn in turns),
             questions=tuple(questions),
+            ids=tuple(turn["dia_id"] for _, turn in turns),
+            path=path,
         )
 
 
@@ -134,15 +143,32 @@ async def _ours(embedder: MiniLm, conversation: Conversation) -> dict[str, list[
     exact = await embedder.embed(texts)
     small = _cosines(*unpacked(quantised(exact), dimensions=exact.shape[1]), neighbours)
     whole = _cosines(np.ones(len(exact), np.float32), exact, neighbours)
-    names = ("text", "meaning", "hybrid", "meaning float32", "hybrid float32")
+    names = ("recipe text", "recipe meaning", "recipe hybrid", "meaning float32", "hybrid float32")
     found: dict[str, list[Rows]] = {name: [] for name in names}
     for question, vector in zip(questions, asked, strict=True):
         is_named = np.isin(speakers, list(question.names))
         text = shared(index.scores(question.match, CANDIDATES), neighbours)
         for name in names:
-            meaning = None if name == "text" else (whole if "float32" in name else small)(vector)
+            meaning = None if "text" in name else (whole if "float32" in name else small)(vector)
             scores = fused(text=None if "meaning" in name else text, meaning=meaning, is_named=is_named)
             found[name].append(best(scores, max(_KS)).tolist())
+    return found
+
+
+async def _of_the_sdk(embedder: MiniLm, conversation: Conversation) -> dict[str, list[Rows]]:
+    """Ask a Hub that holds the conversation as it was imported."""
+    row_by_id = {id: row for row, id in enumerate(conversation.ids)}
+    modes: tuple[Mode, ...] = ("text", "meaning", "hybrid")
+    found: dict[str, list[Rows]] = {mode: [] for mode in modes}
+    with tempfile.TemporaryDirectory() as folder:
+        async with Hub.open(Path(folder) / "hub.db", key=bytes(range(32)), embedder=embedder) as hub:
+            await import_file(hub, conversation.path)
+            await hub.client.embedded(timeout=600)
+            for one in conversation.questions:
+                for mode in modes:
+                    hits = await hub.conversations.search(one.asked, mode=mode, limit=2 * max(_KS), around=0)
+                    rows = [row_by_id[hit.message.metadata["diaId"]] for hit in hits if hit.message]
+                    found[mode].append(rows[: max(_KS)])
     return found
 
 
@@ -172,6 +198,7 @@ async def bench_search_quality(conversations: Sequence[Conversation]) -> None:
     figures: dict[str, dict[str, list[float]]] = {}
     for conversation in conversations:
         found = await _plain(embedder, conversation) | await _ours(embedder, conversation)
+        found |= await _of_the_sdk(embedder, conversation)
         for way, rows in found.items():
             recalls = [recall(rows, conversation.questions, k) for k in _KS]
             figures.setdefault(way, {})[conversation.name] = recalls

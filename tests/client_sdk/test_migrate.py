@@ -171,6 +171,7 @@ async def test_a_file_of_format_1_is_brought_up_to_date_by_whoever_is_alone_with
     def go_back(connection: Connection) -> None:
         connection.execute("DROP TABLE pjais_notices")
         connection.execute("DROP TABLE pjais_tips")
+        connection.execute("DROP TABLE pjais_vectors")
         connection.execute("ALTER TABLE pjais_state DROP COLUMN commits")
         connection.execute("PRAGMA user_version = 1")
 

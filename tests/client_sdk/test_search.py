@@ -16,6 +16,7 @@ import client_sdk.search
 from client_sdk import Client, Collection, Hit, Query
 from client_sdk.database import Connection
 from client_sdk.errors import NotAvailable, QueryError
+from client_sdk.meaning.errors import MeaningOff
 from client_sdk.text_index import ITEM_BITS
 from tests.client_sdk.device import check_laws, open_device
 from tests.client_sdk.records import Line, Note, Tag
@@ -236,8 +237,8 @@ def test_a_wrong_search_is_refused_when_it_is_made(notes: Collection[Note], wron
 
 
 async def test_what_is_not_there_yet_says_so(client: Client, notes: Collection[Note]) -> None:
-    for options in ({"mode": "meaning"}, {"scope": "space"}):
-        with pytest.raises(NotAvailable):
+    for options, error in (({"mode": "meaning"}, MeaningOff), ({"scope": "space"}, NotAvailable)):
+        with pytest.raises(error):
             notes.search("a", **options)  # type: ignore[arg-type]
     with pytest.raises(QueryError, match="nothing of tags is searchable"):
         client.collection(Tag).search("a")

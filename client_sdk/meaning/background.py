@@ -1,0 +1,228 @@
+"""The background: searchable texts become vectors, in batches, behind the writes.
+
+Whatever a commit changed is compared with the vectors that are there, by hash, and what lacks one is embedded, a few
+texts at a time; between two batches the event loop, the writer and the embedder's thread are free. When a file is
+opened every record is compared once, so what a crash left undone is done then. Vectors of what is gone are removed
+before anything is embedded.
+
+A write is never waited on, and never waits longer than for the transaction that holds some vectors, about 2 ms. The
+work begins `GATHER_S` after there is some: commits in a row are taken together, and a program that only writes
+something and ends never loads a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+from client_sdk.commit import Committed
+from client_sdk.database import Database
+from client_sdk.embedding.embedder import Embedder
+from client_sdk.embedding.errors import EmbedderFailed, EmbeddingProblem, VectorInvalid
+from client_sdk.errors import ClientError, ClosedClient
+from client_sdk.meaning import stored
+from client_sdk.meaning.stored import Piece
+from client_sdk.rows import Table
+
+__all__ = ["GATHER_S", "Background", "Informed"]
+
+GATHER_S: Final = 0.1
+"""Seconds from a commit until its texts are embedded: far below what a person waits for, and past what a command
+takes that writes and ends."""
+_TEXTS_AT_ONCE: Final = 64  # 0.4 s of MiniLM: what a crash may lose
+_DOCS_AT_ONCE: Final = 256  # compared in one read, 3 ms
+_DOCS_WITH_LISTS_AT_ONCE: Final = 16
+_LOOK_AGAIN_S: Final = 60.0  # after an embedder failed: an endpoint that was away may be back
+
+_log = logging.getLogger(__name__)
+
+
+class Informed(Protocol):
+    """Who hears of it."""
+
+    async def embedder(self) -> Embedder:
+        """Return what embeds."""
+
+    async def changed(self, collection: str, docs: Sequence[int]) -> None:
+        """Some documents' vectors changed in the file."""
+
+    async def finished(self, collection: str) -> None:
+        """Every text of a collection has been looked at, and embedded."""
+
+
+class Background:
+    """The work on one file. Its methods belong to the event loop; `run` is a task."""
+
+    def __init__(self, database: Database, tables: Mapping[str, Table], informed: Informed) -> None:
+        self.problem: ClientError | None = None
+        self._database = database
+        self._tables = tables
+        self._informed = informed
+        self._due: dict[str, dict[int, None]] = {name: {} for name in tables}
+        self._scans: dict[str, int] = dict.fromkeys(tables, 0)  # the document up to which all was looked at
+        self._refused: dict[tuple[str, str, int, int, bytes], None] = {}
+        self._at_work = 0
+        self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._is_told = False
+
+    @property
+    def waiting(self) -> int:
+        """How many records are known to wait; those that no look has reached yet are not among them."""
+        return sum(map(len, self._due.values())) + self._at_work
+
+    def committed(self, committed: Committed) -> None:
+        """Take note of what a commit changed."""
+        is_any = False
+        for change in committed.changes:
+            table = self._tables.get(change.collection)
+            if table is None:
+                continue
+            if change.kind == "updated" and change.fields.isdisjoint(table.schema.searchable):
+                continue
+            self._due[change.collection][change.doc] = None
+            is_any = True
+        for name in committed.whole & self._tables.keys():
+            self._scans[name] = 0
+            is_any = True
+        if is_any:
+            self._settled.clear()
+            self._wake.set()
+
+    async def settled(self) -> None:
+        """Wait until nothing is left to do, or nothing can be done: then raise why."""
+        self.problem = None
+        for collection, _, doc, _, _ in self._refused:
+            self._due[collection][doc] = None
+        self._refused.clear()
+        self._settled.clear()
+        self._hurry.set()
+        self._wake.set()
+        await self._settled.wait()
+        if self.problem is not None:
+            raise self.problem
+
+    async def run(self) -> None:
+        """Work, until it is cancelled or the file is closed."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), GATHER_S)
+            self._wake.clear()
+            self._hurry.clear()
+            is_failed = False
+            try:
+                while await self._step():
+                    pass
+            except ClosedClient:
+                return
+            except ClientError as problem:
+                is_failed = True
+                self._report(problem)
+            if is_failed or not self._wake.is_set():
+                self._settled.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _LOOK_AGAIN_S if is_failed else None)
+
+    def _report(self, problem: ClientError) -> None:
+        self.problem = problem
+        if not self._is_told:
+            self._is_told = True
+            _log.warning("some texts have no vectors, and are found by their words only: %s", problem)
+
+    async def _step(self) -> bool:
+        """Do the next piece of work, what was just written first; return whether there was any."""
+        await asyncio.sleep(0)
+        for name, due in self._due.items():
+            if due:
+                docs = list(due)[: self._docs_at_once(name)]
+                for doc in docs:
+                    del due[doc]
+                self._at_work = len(docs)
+                try:
+                    await self._embed(name, docs)
+                except BaseException:
+                    due.update(dict.fromkeys(docs))
+                    raise
+                finally:
+                    self._at_work = 0
+                return True
+        for name, after in self._scans.items():
+            await self._scan(name, after)
+            return True
+        return False
+
+    def _docs_at_once(self, name: str) -> int:
+        text = self._tables[name].text
+        return _DOCS_WITH_LISTS_AT_ONCE if text is not None and text.lists else _DOCS_AT_ONCE
+
+    async def _scan(self, name: str, after: int) -> None:
+        table, read = self._tables[name], self._database.read
+        if after == 0:
+            orphans = await read(lambda connection: stored.orphans(connection, table))
+            self._due[name].update(dict.fromkeys(orphans))
+        count = self._docs_at_once(name)
+        docs = await read(lambda connection: stored.docs_after(connection, table, after, count))
+        if docs:
+            await self._embed(name, docs)
+            if self._scans.get(name) == after:  # else it begins anew
+                self._scans[name] = docs[-1]
+        elif self._scans.get(name) == after:
+            del self._scans[name]
+            await self._informed.finished(name)
+
+    async def _embed(self, name: str, docs: Sequence[int]) -> None:
+        embedder = await self._informed.embedder()
+        table, model = self._tables[name], embedder.model.id
+        compared = await self._database.read(
+            lambda connection: stored.compare(connection, table, model, docs)
+        )
+        if compared.gone:
+            await self._database.write(
+                lambda connection: stored.write(connection, name, model, (), compared.gone)
+            )
+            await self._informed.changed(name, sorted({doc for _, doc, _ in compared.gone}))
+        lacking = [one for one in compared.lacking if self._identity(name, one) not in self._refused]
+        for start in range(0, len(lacking), _TEXTS_AT_ONCE):
+            pieces = lacking[start : start + _TEXTS_AT_ONCE]
+            made = await self._vectors(embedder, name, pieces)
+            await self._database.write(
+                lambda connection, made=made: stored.write(connection, name, model, made)  # type: ignore[misc]
+            )
+            await self._informed.changed(name, sorted({one.doc for one, _ in made}))
+
+    async def _vectors(
+        self, embedder: Embedder, name: str, pieces: Sequence[Piece]
+    ) -> list[tuple[Piece, bytes]]:
+        """Return what can be embedded; a text that makes no vector is left out, and the rest is not."""
+        try:
+            return list(zip(pieces, await _embedded(embedder, [one.text for one in pieces]), strict=True))
+        except VectorInvalid as problem:
+            if len(pieces) == 1:
+                self._refused[self._identity(name, pieces[0])] = None
+                self._report(problem)
+                return []
+        made: list[tuple[Piece, bytes]] = []
+        for one in pieces:
+            made += await self._vectors(embedder, name, [one])
+        return made
+
+    @staticmethod
+    def _identity(name: str, piece: Piece) -> tuple[str, str, int, int, bytes]:
+        return name, piece.field, piece.doc, piece.position, piece.hash
+
+
+async def _embedded(embedder: Embedder, texts: Sequence[str]) -> list[bytes]:
+    """Return the vectors of texts as they are stored. Raises `EmbeddingProblem`, whatever the embedder raises."""
+    from client_sdk.embedding.vectors import checked, quantised
+
+    try:
+        vectors = await embedder.embed(texts)
+    except EmbeddingProblem:
+        raise
+    except Exception as error:
+        raise EmbedderFailed(embedder.model.name, f"{type(error).__name__}: {error}") from error
+    return quantised(checked(vectors, count=len(texts), dimensions=embedder.model.dimensions))
