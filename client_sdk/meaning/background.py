@@ -7,7 +7,7 @@ before anything is embedded.
 
 A write is never waited on, and never waits longer than for the transaction that holds some vectors, about 2 ms. The
 work begins `GATHER_S` after there is some: commits in a row are taken together, and a program that only writes
-something and ends never loads a model.
+something and ends never loads a model. What another instance on the file wrote is left to it for `LEFT_TO_OTHERS_S`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from client_sdk.meaning import stored
 from client_sdk.meaning.stored import Piece
 from client_sdk.rows import Table
 
-__all__ = ["GATHER_S", "Background", "Informed"]
+__all__ = ["GATHER_S", "LEFT_TO_OTHERS_S", "Background", "Informed"]
 
 GATHER_S: Final = 0.1
 """Seconds from a commit until its texts are embedded: far below what a person waits for, and past what a command
 takes that writes and ends."""
+LEFT_TO_OTHERS_S: Final = 1.0
+"""Seconds in which another instance embeds what it wrote, most likely; then whoever comes first does."""
 _TEXTS_AT_ONCE: Final = 64  # 0.4 s of MiniLM: what a crash may lose
 _DOCS_AT_ONCE: Final = 256  # compared in one read, 3 ms
 _DOCS_WITH_LISTS_AT_ONCE: Final = 16
@@ -49,8 +51,8 @@ class Informed(Protocol):
     async def changed(self, collection: str, docs: Sequence[int]) -> None:
         """Some documents' vectors changed in the file."""
 
-    async def finished(self, collection: str) -> None:
-        """Every text of a collection has been looked at, and embedded."""
+    async def finished(self, collection: str, *, is_foreign: bool) -> None:
+        """Every text of a collection has been looked at, and embedded; ``is_foreign``: perhaps by another instance."""
 
 
 class Background:
@@ -63,6 +65,11 @@ class Background:
         self._informed = informed
         self._due: dict[str, dict[int, None]] = {name: {} for name in tables}
         self._scans: dict[str, int] = dict.fromkeys(tables, 0)  # the document up to which all was looked at
+        self._left: dict[str, set[int]] = {name: set() for name in tables}  # to other instances, for a while
+        self._left_whole: set[str] = set()
+        self._foreign: dict[str, set[int]] = {name: set() for name in tables}  # of what is due
+        self._foreign_scans: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
         self._refused: dict[tuple[str, str, int, int, bytes], None] = {}
         self._at_work = 0
         self._wake = asyncio.Event()
@@ -84,14 +91,37 @@ class Background:
                 continue
             if change.kind == "updated" and change.fields.isdisjoint(table.schema.searchable):
                 continue
-            self._due[change.collection][change.doc] = None
             is_any = True
-        for name in committed.whole & self._tables.keys():
-            self._scans[name] = 0
+            if committed.is_foreign:
+                self._left[change.collection].add(change.doc)
+            else:
+                self._due[change.collection][change.doc] = None
+        if whole := committed.whole & self._tables.keys():
             is_any = True
-        if is_any:
+            self._left_whole |= whole
+        if not is_any:
+            return
+        if committed.is_foreign:
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(LEFT_TO_OTHERS_S, self._take_up)
+        else:
             self._settled.clear()
             self._wake.set()
+
+    def _take_up(self) -> None:
+        """See to what was left to others."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for name, docs in self._left.items():
+            self._due[name].update(dict.fromkeys(docs))
+            self._foreign[name] |= docs
+            docs.clear()
+        self._scans.update(dict.fromkeys(self._left_whole, 0))
+        self._foreign_scans |= self._left_whole
+        self._left_whole.clear()
+        self._settled.clear()
+        self._wake.set()
 
     async def settled(self) -> None:
         """Wait until nothing is left to do, or nothing can be done: then raise why."""
@@ -99,9 +129,8 @@ class Background:
         for collection, _, doc, _, _ in self._refused:
             self._due[collection][doc] = None
         self._refused.clear()
-        self._settled.clear()
+        self._take_up()
         self._hurry.set()
-        self._wake.set()
         await self._settled.wait()
         if self.problem is not None:
             raise self.problem
@@ -144,6 +173,9 @@ class Background:
                 self._at_work = len(docs)
                 try:
                     await self._embed(name, docs)
+                    if foreign := self._foreign[name].intersection(docs):
+                        await self._informed.changed(name, sorted(foreign))
+                        self._foreign[name] -= foreign
                 except BaseException:
                     due.update(dict.fromkeys(docs))
                     raise
@@ -171,8 +203,10 @@ class Background:
             if self._scans.get(name) == after:  # else it begins anew
                 self._scans[name] = docs[-1]
         elif self._scans.get(name) == after:
-            del self._scans[name]
-            await self._informed.finished(name)
+            await self._informed.finished(name, is_foreign=name in self._foreign_scans)
+            if self._scans.get(name) == after:
+                del self._scans[name]
+                self._foreign_scans.discard(name)
 
     async def _embed(self, name: str, docs: Sequence[int]) -> None:
         embedder = await self._informed.embedder()

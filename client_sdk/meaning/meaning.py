@@ -192,8 +192,11 @@ class Meaning:
                 await self._take(held.shelf, collection, field, model, docs)
         self._stir(live_name(collection))
 
-    async def finished(self, collection: str) -> None:
+    async def finished(self, collection: str, *, is_foreign: bool) -> None:
         """Search by the new model from now on, and forget what others made."""
+        if is_foreign:  # what is in memory may lack what another instance wrote
+            for key in [key for key in self._shelves if key[0] == collection]:
+                del self._shelves[key]
         embedder = await self.embedder()
         self._searched[collection] = embedder
         others = [
@@ -298,7 +301,7 @@ class Meaning:
         rows = await self._database.read(
             lambda connection: stored.read(connection, collection, field, model, limit=ROWS_MAX)
         )
-        await asyncio.to_thread(held.shelf.replace, (), rows)
+        await asyncio.to_thread(held.shelf.fill, rows)
         while held.missed:  # what was written since
             docs, held.missed = list(held.missed), {}
             await self._take(held.shelf, collection, field, model, docs)

@@ -64,6 +64,23 @@ class Shelf:
 
     # -- Kept right
 
+    def fill(self, rows: Sequence[Stored]) -> None:
+        """Hold ``rows``, where nothing is held yet. Raises `VectorInvalid` for a damaged one."""
+        if len(rows) < _ROWS_FIRST:
+            self.replace((), rows)
+            return
+        scales, components = unpacked([row[4] for row in rows], dimensions=self._components.shape[1])
+        with self.lock:
+            self.count = len(rows)
+            self._keys = np.fromiter((key_of(row[0], row[1]) for row in rows), np.int64, self.count)
+            self._said_by = np.fromiter((self._code(row[3]) for row in rows), np.int32, self.count)
+            self._scales, self._components = scales, components
+            self._lengths = np.ones(self.count, np.float32)
+            self.hashes = [row[2] for row in rows]
+            self.row_by_key = dict(zip(self._keys.tolist(), range(self.count), strict=True))
+            if self._is_list:
+                self._changed = set(range(self.count))
+
     def replace(self, docs: Collection[int], rows: Sequence[Stored]) -> None:
         """Hold ``rows``, and nothing else of ``docs``. Raises `VectorInvalid` for a damaged row, changing nothing."""
         scales, components = unpacked([row[4] for row in rows], dimensions=self._components.shape[1])

@@ -317,6 +317,19 @@ async def test_names_prefer_what_somebody_said(tmp_path: Path) -> None:
         assert (await hub.search("sea"))[0].found_by == {"text", "meaning"}
 
 
+async def test_what_another_instance_wrote_is_found_here(tmp_path: Path) -> None:
+    path, is_shared = tmp_path / "a.db", dict[str, Any](embedder=HashingEmbedder(), multi_instance=True)
+    async with open_device(path, **is_shared) as one, open_device(path, seed=2, **is_shared) as other:
+        found = other.collection(Note).search("tea", mode="meaning", limit=1)
+        async with contextlib.aclosing(found.watch()) as results:
+            assert await anext(results) == []
+            await one.collection(Note).insert(Note(title="green tea"))
+            await one.embedded(timeout=30)
+            while titles(await anext(results)) != ["green tea"]:
+                pass
+        await check_vectors(other)
+
+
 # ---------------------------------------------------------------------------------------------- a change of model
 
 
