@@ -117,15 +117,15 @@ def _by_text(question: Question, bind: Any) -> list[str]:
     text = bind(question.text)
     lexeme = r"""'''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || ''''"""
     return [
-        f"""lexemes AS (
+        f"""lexemes AS MATERIALIZED (
     SELECT ({lexeme})::tsquery AS query FROM unnest(tsvector_to_array(to_tsvector('english', {text}))) AS lexeme
 )""",
-        "asked AS (SELECT string_agg(query::text, ' | ')::tsquery AS query FROM lexemes)",
+        "asked AS MATERIALIZED (SELECT string_agg(query::text, ' | ')::tsquery AS query FROM lexemes)",
         f"""matched AS MATERIALIZED (
     SELECT texts.collection, texts.record_id, texts.part, texts.words, length(texts.words) AS size
     FROM texts {_shown("texts", question, bind)} AND texts.words @@ (SELECT query FROM asked) LIMIT {MATCHES_MAX}
 )""",
-        f"""weighed AS (
+        f"""weighed AS MATERIALIZED (
     SELECT query, ln(1 + (greatest(n, df) - df + 0.5) / (df + 0.5)) AS idf
     FROM lexemes, LATERAL (SELECT count(*) AS df FROM matched WHERE matched.words @@ lexemes.query) AS counted,
          (SELECT count(*) AS n FROM (
