@@ -37,7 +37,7 @@ _TOPICS: Final = 400
 _BATCH: Final = 500
 _BARE: Final = f"""
 SELECT record_id FROM vectors WHERE space_id = $1 AND model = 'm' AND dimensions <= 1000
-ORDER BY (vector::halfvec({DIMENSIONS})) <=> $2::text::halfvec({DIMENSIONS}) LIMIT 10
+ORDER BY (vector::halfvec({DIMENSIONS})) <=> (SELECT $2::text::halfvec({DIMENSIONS})) LIMIT 10
 """
 
 
@@ -94,7 +94,7 @@ async def _large(database: Database, data: _Data, count: int) -> None:
     held = {space: await _fill(database, space, data, count)}
     await _settled(database)
     name = f"one space of {count:,}"
-    for mode in _MODES:
+    for mode in _MODES[:2]:
         await _ask(database, data, f"{name}, compared whole: {mode}", held, mode)
     began = time.perf_counter()
     await indexes.tend(database.listener, min(count, 20_000))

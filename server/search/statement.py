@@ -67,25 +67,27 @@ class _Parameters:
 def search_statement(space: object, question: Question, *, mode: Mode) -> tuple[str, list[Any]]:
     """Return the statement and its parameters; the space is ``$1``.
 
-    Its rows: collection, record_id, part, score, by_text, by_meaning, snippet, is_behind (the record has updates
-    that are not folded yet).
+    Its rows: collection, record_id, part, score, by_text, by_meaning (alone it would have been among the hits),
+    has_words, snippet, is_behind (the record has updates that are not folded yet).
     """
     parameters = _Parameters()
     bind = parameters.bind
     bind(space)
-    ctes, found = [], []
+    ctes, lists = [], []
     if mode != "meaning":
         ctes += _by_text(question, bind)
-        found.append("by_text")
+        lists.append(
+            "SELECT collection, record_id, part, score, place AS text_rank, NULL::float8 AS cosine, "
+            "NULL::bigint AS meaning_rank FROM by_text"
+        )
     if mode != "text":
         ctes += _by_meaning(question, bind)
-        found.append("by_meaning")
-    keys = " UNION ".join(f"SELECT collection, record_id, part FROM {one}" for one in found)
+        lists.append(
+            "SELECT collection, record_id, part, NULL::float8 AS score, NULL::bigint AS text_rank, cosine, "
+            "place AS meaning_rank FROM by_meaning"
+        )
     limit = bind(question.limit)
-    ctes.append(f"found AS ({keys})")
-    ctes.append(
-        f"hits AS ({_fused(question, mode, bind)} ORDER BY score DESC, collection, record_id, part LIMIT {limit})"
-    )
+    ctes += [_found(lists), _hits(question, mode, bind, limit)]
     with_ = ",\n".join(ctes)
     headline = (
         "CASE WHEN hits.text_rank IS NOT NULL THEN ts_headline('english', "
@@ -165,42 +167,55 @@ def _by_meaning(question: Question, bind: Any) -> list[str]:
 
 
 def _shown(table: str, question: Question, bind: Any) -> str:
-    """The rest of ``FROM table``: records that are there, in the collections asked for, and meet the conditions."""
-    conditions = "".join(f" AND {condition_sql(one, bind)}" for one in question.conditions)
+    """The rest of ``FROM table``: rows of records in the collections asked for that meet the conditions.
+
+    Without conditions the records are not read for every row, which took most of the time: the few deleted ones have an
+    index of their own, and ``found`` sees that a record is there at all.
+    """
     collections = (
         f" AND {table}.collection = ANY({bind(list(question.collections))}::text[])"
         if question.collections
         else ""
     )
-    return f"""JOIN documents ON documents.space_id = $1 AND documents.collection = {table}.collection
-        AND documents.record_id = {table}.record_id AND NOT documents.deleted{conditions}
+    record = f"""documents.space_id = $1 AND documents.collection = {table}.collection
+        AND documents.record_id = {table}.record_id"""
+    if question.conditions:
+        conditions = " AND ".join(condition_sql(one, bind) for one in question.conditions)
+        return f"""JOIN documents ON {record} AND NOT documents.deleted AND {conditions}
     WHERE {table}.space_id = $1{collections}"""
+    return f"""WHERE {table}.space_id = $1{collections}
+        AND NOT EXISTS (SELECT FROM documents WHERE {record} AND documents.deleted)"""
 
 
-def _fused(question: Question, mode: Mode, bind: Any) -> str:
-    if mode == "text":
-        return (
-            "SELECT collection, record_id, part, score, place AS text_rank, NULL::bigint AS meaning_rank "
-            "FROM by_text"
-        )
-    if mode == "meaning":
-        return (
-            "SELECT collection, record_id, part, cosine AS score, NULL::bigint AS text_rank, place AS meaning_rank "
-            "FROM by_meaning"
-        )
-    return f"""
-    SELECT found.collection, found.record_id, found.part, by_text.place AS text_rank, by_meaning.place AS meaning_rank,
-           {TEXT_WEIGHT} * coalesce(by_text.score / nullif(max(by_text.score) OVER (), 0), 0)
-           + {1 - TEXT_WEIGHT} * coalesce(
-               greatest(cosine.value, 0) / nullif(max(greatest(cosine.value, 0)) OVER (), 0), 0) AS score
-    FROM found
-    LEFT JOIN by_text USING (collection, record_id, part)
-    LEFT JOIN by_meaning USING (collection, record_id, part)
-    LEFT JOIN LATERAL (
-        SELECT coalesce(by_meaning.cosine, (
-            SELECT 1 - ((vectors.vector::halfvec({len(question.vector)})) <=> (SELECT vector FROM query_vector))
+def _found(lists: Sequence[str]) -> str:
+    """What is on any list, once, of records that are there. Grouped: the planner cannot know how long lists will be."""
+    return f"""found AS (
+    SELECT merged.* FROM (
+        SELECT collection, record_id, part, max(score) AS words, max(text_rank) AS text_rank,
+               max(cosine) AS cosine, max(meaning_rank) AS meaning_rank
+        FROM ({" UNION ALL ".join(lists)}) AS lists
+        GROUP BY collection, record_id, part
+    ) AS merged
+    JOIN documents ON documents.space_id = $1 AND documents.collection = merged.collection
+        AND documents.record_id = merged.record_id AND NOT documents.deleted
+)"""
+
+
+def _hits(question: Question, mode: Mode, bind: Any, limit: str) -> str:
+    score, cosine = {"text": "words", "meaning": "cosine"}.get(mode, ""), ""
+    if mode == "hybrid":
+        dimensions = len(question.vector)
+        score = f"""{TEXT_WEIGHT} * coalesce(words / nullif(max(words) OVER (), 0), 0)
+        + {1 - TEXT_WEIGHT} * coalesce(nearness / nullif(max(nearness) OVER (), 0), 0)"""
+        cosine = f"""LEFT JOIN LATERAL (
+        SELECT greatest(coalesce(found.cosine, (
+            SELECT 1 - ((vectors.vector::halfvec({dimensions})) <=> (SELECT vector FROM query_vector))
             FROM vectors WHERE vectors.space_id = $1 AND vectors.collection = found.collection
               AND vectors.record_id = found.record_id AND vectors.part = found.part
-              AND vectors.model = {bind(question.model)} AND vectors.dimensions = {len(question.vector)}
-        )) AS value
-    ) AS cosine ON true"""
+              AND vectors.model = {bind(question.model)} AND vectors.dimensions = {dimensions}
+        )), 0) AS nearness
+    ) AS compared ON true"""
+    return f"""hits AS (
+    SELECT found.*, {score} AS score FROM found {cosine}
+    ORDER BY score DESC, collection, record_id, part LIMIT {limit}
+)"""
