@@ -17,11 +17,11 @@ from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from crdt.limits import SEARCH_CONDITIONS_MAX, SEARCH_HITS_MAX, SEARCH_TEXT_BYTES_MAX, VECTOR_DIMENSIONS_MAX
-from server import rows, vectors
 from server.database import Connection
 from server.errors import MalformedMessage, ModelMismatch, TooLarge
 from server.search.conditions import Condition
 from server.search.statement import CANDIDATES, Mode, Question, search_statement
+from server.vectors import Model
 
 __all__ = ["Answer", "Condition", "Finder", "Hit", "Mode", "Question", "search"]
 
@@ -29,6 +29,18 @@ Finder: TypeAlias = Literal["text", "meaning"]
 
 _BEHIND_WAITED_S: Final = 1.0
 _BEHIND_AGAIN_S: Final = 0.02
+
+# How the transaction plans, and where the space stands, in one round trip. Plans are for these very values: those of
+# large spaces have indexes of their own. No workers: starting one takes longer (7 ms) than comparing a space (1 ms). What
+# an index lists is gone through until enough of it meets the conditions (pgvector 0.8, "Iterative Index Scans").
+_PREPARE: Final = f"""
+SELECT head, coalesce(position, 0) AS materialized, model, dimensions, vectors,
+       set_config('plan_cache_mode', 'force_custom_plan', true),
+       set_config('max_parallel_workers_per_gather', '0', true),
+       set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', '{CANDIDATES}', true)
+FROM spaces LEFT JOIN materializations ON materializations.space_id = $1 LEFT JOIN models ON models.space_id = $1
+WHERE spaces.space_id = $1 ORDER BY vectors DESC, model
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,54 +79,41 @@ async def search(connection: Connection, space: UUID, question: Question, *, mod
     _check(question, mode)
     if mode != "text":
         question = replace(question, vector=_unit(question.vector))
-        if not await _has_vectors(connection, space, question):
-            if mode == "meaning":
-                return await _answer(connection, space, [])
-            mode = "text"
-    sql, parameters = search_statement(space, question, mode=mode)
     deadline = asyncio.get_running_loop().time() + _BEHIND_WAITED_S
     while True:
         async with connection.transaction():
-            # Plans for these very values: those of large spaces have indexes of their own. No workers: starting one
-            # takes longer (7 ms) than comparing a space (1 ms). What an index lists is gone through until enough of
-            # it meets the conditions (pgvector 0.8, "Iterative Index Scans").
-            await connection.execute(
-                "SELECT set_config('plan_cache_mode', 'force_custom_plan', true), "
-                "set_config('max_parallel_workers_per_gather', '0', true), "
-                "set_config('hnsw.iterative_scan', 'relaxed_order', true), "
-                f"set_config('hnsw.ef_search', '{CANDIDATES}', true)"
-            )
-            found = await connection.fetch(sql, *parameters)
-        if not any(row["is_behind"] for row in found) or asyncio.get_running_loop().time() > deadline:
-            break
+            answer, is_behind = await _found(connection, space, question, mode)
+        if not is_behind or asyncio.get_running_loop().time() > deadline:
+            return answer
         await asyncio.sleep(_BEHIND_AGAIN_S)
-    return await _answer(
-        connection,
-        space,
-        [
-            Hit(
-                row["collection"],
-                row["record_id"],
-                row["part"],
-                row["score"],
-                _found_by(is_text=row["by_text"], is_meaning=row["by_meaning"], has_words=row["has_words"]),
-                row["snippet"],
-            )
-            for row in found
-        ],
-    )
 
 
-async def _answer(connection: Connection, space: UUID, hits: list[Hit]) -> Answer:
-    stands = await rows.standing(connection, space)
-    return Answer(hits, stands.head, stands.materialized)
-
-
-async def _has_vectors(connection: Connection, space: UUID, question: Question) -> bool:
-    held = await vectors.models(connection, space)
-    if held and (question.model, len(question.vector)) not in {(one.name, one.dimensions) for one in held}:
-        raise ModelMismatch(question.model, len(question.vector), held)
-    return bool(held)
+async def _found(connection: Connection, space: UUID, question: Question, mode: Mode) -> tuple[Answer, bool]:
+    """Return the answer as it is now, and whether a hit has updates that are not folded yet."""
+    stands = await connection.fetch(_PREPARE, space)
+    head, materialized = stands[0]["head"], stands[0]["materialized"]
+    held = [
+        Model(row["model"], row["dimensions"], row["vectors"]) for row in stands if row["model"] is not None
+    ]
+    if mode != "text":
+        if not held and mode == "meaning":
+            return Answer([], head, materialized), False
+        if held and (question.model, len(question.vector)) not in {one[:2] for one in held}:
+            raise ModelMismatch(question.model, len(question.vector), held)
+    sql, parameters = search_statement(space, question, mode=mode if held else "text")
+    found = await connection.fetch(sql, *parameters)
+    hits = [
+        Hit(
+            row["collection"],
+            row["record_id"],
+            row["part"],
+            row["score"],
+            _found_by(is_text=row["by_text"], is_meaning=row["by_meaning"], has_words=row["has_words"]),
+            row["snippet"],
+        )
+        for row in found
+    ]
+    return Answer(hits, head, materialized), any(row["is_behind"] for row in found)
 
 
 def _check(question: Question, mode: Mode) -> None:
