@@ -31,8 +31,8 @@ _BEHIND_WAITED_S: Final = 1.0
 _BEHIND_AGAIN_S: Final = 0.02
 
 # How the transaction plans, and where the space stands, in one round trip. Plans are for these very values: those of
-# large spaces have indexes of their own. No workers: starting one takes longer (7 ms) than comparing a space (1 ms). What
-# an index lists is gone through until enough of it meets the conditions (pgvector 0.8, "Iterative Index Scans").
+# large spaces have indexes of their own. No workers: starting one takes longer (7 ms) than comparing a space (1 ms).
+# What an index lists is gone through until enough of it meets the conditions (pgvector 0.8, "Iterative Index Scans").
 _PREPARE: Final = f"""
 SELECT head, coalesce(position, 0) AS materialized, model, dimensions, vectors,
        set_config('plan_cache_mode', 'force_custom_plan', true),
