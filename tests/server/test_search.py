@@ -137,11 +137,12 @@ async def test_two_spaces_never_meet_whatever_they_hold(database: Database) -> N
         assert "mine" in records(answer)
 
 
+@pytest.mark.parametrize("conditions", [[], [Condition("n", values=[1])]], ids=["all", "some"])
 @pytest.mark.parametrize("mode", MODES)
-def test_each_table_that_the_statement_reads_is_narrowed_to_the_space(mode: Mode) -> None:
-    question = Question(
-        text="x", vector=[1.0], model="m", collections=["notes"], conditions=[Condition("n", values=[1])]
-    )
+def test_each_table_that_the_statement_reads_is_narrowed_to_the_space(
+    mode: Mode, conditions: list[Condition]
+) -> None:
+    question = Question(text="x", vector=[1.0], model="m", collections=["notes"], conditions=conditions)
     sql, parameters = search_statement("the space", question, mode=mode)
     assert parameters[0] == "the space"
     read = [name for name in re.findall(r"(?:FROM|JOIN)\s+(\w+)", sql) if name in TABLES]
