@@ -215,10 +215,11 @@ class Contents:
         ]
         return [(path, value) for _, path, value in sorted(found)]
 
-    def value(self) -> dict[str, Any]:
+    def value(self, *, with_bytes: bool = True) -> dict[str, Any]:
         """Return everything by camelCase name, without a schema: JSON and times.
 
-        Bytes, as a sealed field has them, are unpadded base64url; None stands for what is none of these.
+        Bytes, as a sealed field has them, are unpadded base64url, or left out as None; None stands for what is
+        none of these.
         """
         made: dict[str, Any] = {}
         for path, entry in sorted(self.values().items()):  # a register before the map of its name
@@ -227,15 +228,17 @@ class Contents:
                 continue
             if is_map:
                 leaves = self.leaves(field)
-                made[field] = unflatten((leaf, _value_or_none(value)) for leaf, value in leaves)
+                made[field] = unflatten(
+                    (leaf, _value_or_none(value, with_bytes=with_bytes)) for leaf, value in leaves
+                )
             else:
-                made[field] = _value_or_none(entry)
+                made[field] = _value_or_none(entry, with_bytes=with_bytes)
         for name in self.sets:
             made[name] = [_element_or_none(element) for element in sorted(self.elements(name))]
         for name in self.counts:
             made[name] = self.count(name)
         for name, items in self.lists.items():
-            made[name] = [_value_or_none(item) for item in items]
+            made[name] = [_value_or_none(item, with_bytes=with_bytes) for item in items]
         made.update(self.texts)
         return made
 
@@ -277,10 +280,12 @@ def _element_of(key: str) -> str:
     return element if at and _is_client(client) else key
 
 
-def _value_or_none(data: bytes) -> Any:
+def _value_or_none(data: bytes, *, with_bytes: bool) -> Any:
     try:
         value = decode_value(data)
         if isinstance(value, bytes):
+            if not with_bytes:
+                return None
             return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
         check_plain("", value, is_time_plain=True)
     except BadValue:

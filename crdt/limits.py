@@ -24,11 +24,20 @@ __all__ = [
     "PUSH_BYTES_TARGET",
     "PUSH_EDITS_MAX",
     "RECORD_ID_BYTES_MAX",
+    "SEARCH_CONDITIONS_MAX",
+    "SEARCH_HITS_MAX",
+    "SEARCH_TEXT_BYTES_MAX",
     "SESSION_SPACES_MAX",
     "SESSION_WRITE_TIMEOUT_S",
     "UPDATE_BYTES_MAX",
     "UPDATE_ITEMS_MAX",
     "VALUE_DEPTH_MAX",
+    "VECTORS_BODY_BYTES_MAX",
+    "VECTORS_MODELS_MAX",
+    "VECTORS_PUSH_MAX",
+    "VECTOR_DIMENSIONS_MAX",
+    "VECTOR_HASH_BYTES_MAX",
+    "VECTOR_MODEL_BYTES_MAX",
 ]
 
 # One update. A record is a form or a conversation, not a film: 4 MiB holds two thousand pages of text. The most
@@ -71,3 +80,18 @@ SESSION_WRITE_TIMEOUT_S: Final = 10.0
 # let them pull our clock along).
 CLOCK_DRIFT_MS_MAX: Final = 5 * 60 * 1000
 INVITATION_LIFETIME_S: Final = 600
+
+# Vectors. pgvector indexes no more dimensions of float16 than this; the models in use have 384 to 3,072.
+VECTOR_DIMENSIONS_MAX: Final = 4_000
+VECTOR_HASH_BYTES_MAX: Final = 64  # the longest of the common hashes
+VECTOR_MODEL_BYTES_MAX: Final = 200
+# In one request: 500 of 384 dimensions are 0.4 MB as JSON, checked in 10 ms and stored in 60.
+VECTORS_PUSH_MAX: Final = 500
+VECTORS_BODY_BYTES_MAX: Final = 2 * 1024 * 1024
+# Models that a space has vectors of at a time: the one in use, the one that it is changing to, and stragglers.
+VECTORS_MODELS_MAX: Final = 8
+
+# One search. A question is a sentence or a page, not a book: each of its words is looked for.
+SEARCH_TEXT_BYTES_MAX: Final = 8 * 1024
+SEARCH_HITS_MAX: Final = 100
+SEARCH_CONDITIONS_MAX: Final = 16

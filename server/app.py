@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
 
+import asyncpg
 import structlog
 from litestar import Litestar
 from litestar.openapi.config import OpenAPIConfig
@@ -36,6 +37,7 @@ from server.embedded import EmbeddedPostgres
 from server.errors import CannotServe
 from server.notify import Notify
 from server.routes import BODY_BYTES_MAX, ROUTES, Rooms, error_handlers
+from server.search import indexes
 from server.session import Meeting
 from server.settings import Settings
 
@@ -43,6 +45,8 @@ __all__ = ["create_app"]
 
 #: Expired tokens and challenges go within this time of their end.
 _SWEEP_EVERY_S: Final = 60.0
+#: A space that has become large is searched more slowly until then.
+_TEND_EVERY_S: Final = 60.0
 #: The folding process: how long it may take to end, and how fast it comes back after it died.
 _FOLDING_END_S: Final = 5.0
 _FOLDING_AGAIN_S_MIN: Final = 0.2
@@ -78,6 +82,7 @@ def create_app(
             admit = Admit(database, notify.announce, settings)
             app.state.rooms = Rooms(Meeting(database, admit, notify, now=now), settings)
             beside: list[Coroutine[Any, Any, None]] = [notify.run(), admit.run(), _sweep(database, now)]
+            beside.append(_tend_indexes(database, settings.search_index_from))
             if folds:
                 beside.append(_keep_folding(url))
             async with _running(beside, on_failure):
@@ -163,6 +168,16 @@ async def _sweep(database: Database, now: Callable[[], datetime]) -> None:
         except CannotServe as error:
             _log.warning("expired tokens were not swept", problem=str(error))
         await asyncio.sleep(_SWEEP_EVERY_S)
+
+
+async def _tend_indexes(database: Database, size_min: int) -> None:
+    """Give large spaces indexes of their own, again and again."""
+    while True:
+        try:
+            await indexes.tend(database.listener, size_min)
+        except (CannotServe, asyncpg.PostgresError, OSError) as error:
+            _log.warning("indexes of large spaces were not tended", problem=str(error))
+        await asyncio.sleep(_TEND_EVERY_S)
 
 
 async def _keep_folding(url: str) -> None:

@@ -21,6 +21,7 @@
         ├── OutOfOrder              a push leaves a gap                      begin again from Hello
         ├── TooLarge                past a limit, which it names             send less at a time
         ├── MalformedMessage        not a message that belongs here          correct the program that sent it
+        ├── ModelMismatch           vectors of another model or size         use a model that it names
         ├── CursorAhead             it has read more than the log holds      the server was restored: wait for help
         ├── DocumentsBehind         documents are being folded anew          try again
         ├── SpaceBusy               others hold the space's log too long     try again
@@ -33,6 +34,7 @@ of these: it crashes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "InvitationUsed",
     "MalformedMessage",
     "MigrationChanged",
+    "ModelMismatch",
     "NotInSpace",
     "OutOfOrder",
     "ProtocolMismatch",
@@ -269,6 +272,26 @@ class MalformedMessage(RequestRefused):
     """A message that is not of the protocol, or does not belong at this place of it."""
 
     code = "malformed"
+
+
+class ModelMismatch(RequestRefused):
+    """A vector is of a model, or of a size, that does not compare with what the space has.
+
+    ``has`` lists that: (model, dimensions, vectors).
+    """
+
+    code = "model_mismatch"
+    status = 409
+
+    def __init__(self, model: str, dimensions: int, has: Sequence[tuple[str, int, int]]) -> None:
+        held = "; ".join(
+            f"{name!r} with {size:,} dimensions ({count:,} vectors)" for name, size, count in has
+        )
+        super().__init__(
+            f"a vector of {model!r} with {dimensions:,} dimensions does not compare with what the space has: "
+            f"{held or 'none'}"
+        )
+        self.has = has
 
 
 class CursorAhead(RequestRefused):

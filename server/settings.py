@@ -111,6 +111,12 @@ class Settings(BaseSettings):
         description="The folding process is ended past this and starts again; hostile bytes cost no more than that.",
     )
 
+    # How spaces are searched
+    search_index_from: PositiveInt = Field(
+        20_000,
+        description="A space gets an index of its own from so many vectors, or records; below, all are compared.",
+    )
+
     @model_validator(mode="after")
     def _pool_is_a_range(self) -> Self:
         if self.pool_size_min > self.pool_size_max:

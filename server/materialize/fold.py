@@ -21,6 +21,7 @@ from crdt.errors import UpdateRefused
 from crdt.lanes import read_creation
 from crdt.updates import check_snapshot
 from server.materialize.view import json_of
+from server.materialize.words import texts_of
 
 __all__ = ["Folded", "Outcome", "Refused", "Update", "Work", "fold_creation", "fold_record", "reason_of"]
 
@@ -64,7 +65,7 @@ class Folded(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A document as it is stored.
 
     ``position`` is the last update in it, ``clocks`` a MessagePack map from client to next clock, ``digest``
-    16 bytes big endian, ``value`` JSON or None.
+    16 bytes big endian, ``value`` JSON or None, ``texts`` those that words can find, by part.
     """
 
     position: int
@@ -73,6 +74,7 @@ class Folded(msgspec.Struct, frozen=True, array_like=True, gc=False):
     digest: bytes
     deleted: bool
     value: str | None
+    texts: Sequence[tuple[int, str]] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -168,5 +170,11 @@ def _folded(
     position: int, snapshot: bytes, clocks: dict[int, int], digest: int, contents: Contents
 ) -> Folded:
     return Folded(
-        position, snapshot, _pack(clocks), digest.to_bytes(16, "big"), contents.is_deleted, json_of(contents)
+        position,
+        snapshot,
+        _pack(clocks),
+        digest.to_bytes(16, "big"),
+        contents.is_deleted,
+        json_of(contents),
+        texts_of(contents),
     )

@@ -71,7 +71,35 @@ INSERT INTO quarantine (space_id, position, collection, record_id, reason)
 SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[])
 ON CONFLICT (space_id, position) DO NOTHING
 """
-_COLUMNS: Final = ["space_id", "collection", "record_id", *Folded.__struct_fields__]
+# Of a conversation one text is new, and those before it stand: only what differs is written.
+_STORE_TEXTS: Final = """
+INSERT INTO texts (space_id, collection, record_id, part, body)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::text[])
+ON CONFLICT (space_id, collection, record_id, part) DO UPDATE SET body = excluded.body
+WHERE texts.body <> excluded.body
+"""
+_DROP_TEXTS: Final = """
+DELETE FROM texts USING unnest($1::uuid[], $2::text[], $3::text[]) AS folded (space_id, collection, record_id)
+WHERE texts.space_id = folded.space_id AND texts.collection = folded.collection
+  AND texts.record_id = folded.record_id AND NOT EXISTS (
+    SELECT FROM unnest($4::uuid[], $5::text[], $6::text[], $7::integer[])
+                AS kept (space_id, collection, record_id, part)
+    WHERE kept.space_id = texts.space_id AND kept.collection = texts.collection
+      AND kept.record_id = texts.record_id AND kept.part = texts.part
+  )
+"""
+_COLUMNS: Final = [
+    "space_id",
+    "collection",
+    "record_id",
+    "position",
+    "snapshot",
+    "clocks",
+    "digest",
+    "deleted",
+    "value",
+]
+_TEXT_COLUMNS: Final = ["space_id", "collection", "record_id", "part", "body"]
 
 
 class Key(NamedTuple):
@@ -160,11 +188,15 @@ async def move(connection: Connection, moves: Sequence[tuple[Standing, Standing]
 async def store(
     connection: Connection, new: Sequence[tuple[Key, Folded]], known: Sequence[tuple[Key, Folded]]
 ) -> None:
-    """Store documents: those that were not there, and those that were."""
+    """Store documents with their texts: those that were not there, and those that were."""
     if new:
         await connection.copy_records_to_table("documents", records=_records(new), columns=_COLUMNS)
+        await connection.copy_records_to_table("texts", records=_texts(new), columns=_TEXT_COLUMNS)
     if known:
         await connection.execute(_UPDATE, *_columns(_records(known), len(_COLUMNS)))
+        texts = _columns(_texts(known), len(_TEXT_COLUMNS))
+        await connection.execute(_STORE_TEXTS, *texts)
+        await connection.execute(_DROP_TEXTS, *_columns([key for key, _ in known], 3), *texts[:4])
 
 
 async def quarantine(connection: Connection, refused: Sequence[tuple[Key, int, str]]) -> None:
@@ -179,7 +211,7 @@ async def quarantine(connection: Connection, refused: Sequence[tuple[Key, int, s
 
 async def clear(connection: Connection, space: UUID) -> None:
     """Forget everything that was folded of a space."""
-    for table in ("documents", "quarantine", "materializations"):
+    for table in ("documents", "texts", "quarantine", "materializations"):
         await connection.execute(f"DELETE FROM {table} WHERE space_id = $1", space)
 
 
@@ -188,6 +220,10 @@ def _records(documents: Sequence[tuple[Key, Folded]]) -> list[tuple[object, ...]
         (*key, made.position, made.snapshot, made.clocks, made.digest, made.deleted, made.value)
         for key, made in documents
     ]
+
+
+def _texts(documents: Sequence[tuple[Key, Folded]]) -> list[tuple[object, ...]]:
+    return [(*key, part, text) for key, made in documents for part, text in made.texts]
 
 
 def _columns(rows: Collection[tuple[object, ...]], width: int) -> list[list[object]]:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from crdt import wire
+from crdt.vectors import packed_vector
 from tests.client_sdk.records import Note
 from tests.journeys.conftest import Opens
 from tests.journeys.live import LiveServer, eventually
@@ -44,6 +45,10 @@ async def owner_with_a_record(raw: Running) -> Device:
         await say.send(owner.push(1, [record]))
         while not isinstance(await say.next(), wire.Ack):
             pass
+    sent = await raw.http.post(
+        f"/v1/spaces/{owner.space}/vectors", json={"vectors": [vector_of("r1")]}, headers=bearer(owner)
+    )
+    assert sent.json()["taken"] == 1
     await eventually(lambda: is_shown(raw, owner, SECRET))
     return owner
 
@@ -68,7 +73,32 @@ async def tried_by_http(raw: Running, stranger: Device, space: str) -> list[Any]
             answers.append(told(await raw.http.get(route, params=params, headers=headers)))
         route = f"/v1/spaces/{space}/invitations"
         answers.append(told(await raw.http.post(route, json=invitation, headers=headers)))
+        route = f"/v1/spaces/{space}/vectors"
+        for model in ("small", "no such"):
+            answers.append(told(await raw.http.get(route, params={"model": model}, headers=headers)))
+            answers.append(told(await raw.http.delete(route, params={"model": model}, headers=headers)))
+        for vectors in ([vector_of("r1")], [{"collection": "notes"} | vector_of("r2", b"no vector")], []):
+            answers.append(told(await raw.http.post(route, json={"vectors": vectors}, headers=headers)))
+        route = f"/v1/spaces/{space}/search"
+        for question in (
+            {"text": SECRET, "mode": "text"},
+            {"text": SECRET, "vector": [1, 2], "model": "small"},
+            {"vector": [1, 2, 3], "model": "no such", "mode": "meaning"},
+            {"text": SECRET, "mode": "text", "collections": ["notes"], "limit": -1},
+        ):
+            answers.append(told(await raw.http.post(route, json=question, headers=headers)))
     return answers
+
+
+def vector_of(record: str, data: bytes = packed_vector(0.4, [1, 2])) -> dict[str, Any]:
+    """A part's vector, as it is sent."""
+    return {
+        "collection": "notes",
+        "record": record,
+        "model": "small",
+        "hash": text(b"h"),
+        "vector": text(data),
+    }
 
 
 async def tried_by_message(raw: Running, stranger: Device, space: str) -> list[object]:
@@ -109,13 +139,15 @@ async def test_a_strangers_space_is_told_as_one_that_does_not_exist(
     theirs, nobodys = str(owner.space), str(uuid4())
     answers = await tried_by_http(raw, stranger, theirs)
     assert answers == await tried_by_http(raw, stranger, nobodys)
-    assert [answer[2]["code"] for answer in answers] == ["not_in_space"] * 4 + ["unauthorized"] * 8
+    once = len(answers) // 3
+    assert [answer[2]["code"] for answer in answers] == ["not_in_space"] * once + ["unauthorized"] * 2 * once
     messages = await tried_by_message(raw, stranger, theirs)
     assert messages == await tried_by_message(raw, stranger, nobodys)
     assert {getattr(message, "code", message) for message in messages} == {"not_in_space"}
     assert SECRET not in repr(answers) + repr(messages)
-    count = f"SELECT count(*) FROM log WHERE space_id = '{owner.space}'"
-    assert await query(shared_url, count) == 1
+    for table in ("log", "vectors", "models"):
+        count = f"SELECT count(*) FROM {table} WHERE space_id = '{owner.space}'"
+        assert await query(shared_url, count) == 1
     assert (
         await query(shared_url, f"SELECT count(*) FROM invitations WHERE created_by = '{stranger.device}'")
         == 0
@@ -190,6 +222,10 @@ async def test_what_two_accounts_call_alike_stays_apart(server: LiveServer, raw:
         assert other not in everything
         await eventually(lambda device=device, mine=mine: is_shown(raw, device, mine, 20))  # type: ignore[misc]
         assert await is_shown(raw, device, other, 0)
+        route, question = f"/v1/spaces/{device.space}/search", {"text": "first second", "mode": "text"}
+        found = await raw.http.post(route, json=question | {"limit": 100}, headers=bearer(device))
+        assert found.text.count(mine) == 20
+        assert other not in found.text
 
 
 async def test_an_invitation_lets_in_one_device_once_and_nobody_later(
@@ -277,6 +313,12 @@ async def test_a_revoked_device_is_out_at_once_and_its_open_session_soon(
             f"/v1/spaces/{space}/documents?collection=notes", headers={"Authorization": f"Bearer {token}"}
         )
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+        searched = await raw.http.post(
+            f"/v1/spaces/{space}/search",
+            json={"text": "before", "mode": "text"},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        assert (searched.status_code, searched.json()["code"]) == (401, "unauthorized")
         # what others write reaches it no more, soon
         n = 0
         while client.status.state != "error":

@@ -1,0 +1,54 @@
+"""A vector as it travels and is kept: a float32 scale, little-endian, then one signed byte for each dimension.
+
+::
+
+    vector = scale × components          388 bytes for 384 dimensions
+
+Made by whoever embeds a text, from a vector of length 1 (symmetric linear quantisation; Jacob et al., CVPR 2018). The
+components are whole numbers up to 128, which float16 holds exactly, as it does every whole number up to 2,048: a
+vector can be stored as ``halfvec`` and a scale, and comes back as the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from struct import Struct
+from typing import Final
+
+from crdt.limits import VECTOR_DIMENSIONS_MAX
+
+__all__ = ["SCALE_BYTES", "BadVector", "packed_vector", "unpacked_vector"]
+
+SCALE_BYTES: Final = 4
+_LENGTH_MAX: Final = 1.1  # rounding 1 to 127 steps adds less; what is longer would win every comparison
+
+_scale: Final = Struct("<f")
+
+
+class BadVector(ValueError):
+    """These bytes are no vector of length 1: embed the text again."""
+
+
+def unpacked_vector(data: bytes) -> tuple[float, list[int]]:
+    """Return the scale and the components.
+
+    Raises:
+        BadVector: too short, too long, no direction, a scale that is no positive number, or longer than 1.
+    """
+    dimensions = len(data) - SCALE_BYTES
+    if not 1 <= dimensions <= VECTOR_DIMENSIONS_MAX:
+        raise BadVector(
+            f"a vector has {SCALE_BYTES} bytes and 1 to {VECTOR_DIMENSIONS_MAX:,} more, not {len(data):,}"
+        )
+    (scale,) = _scale.unpack_from(data)
+    components = array("b", data[SCALE_BYTES:]).tolist()
+    length = scale * math.sqrt(sum(step * step for step in components))
+    if not (scale > 0 and 0 < length <= _LENGTH_MAX):  # NaN is neither
+        raise BadVector("a vector has a positive scale, a direction, and a length of 1")
+    return scale, components
+
+
+def packed_vector(scale: float, components: list[int]) -> bytes:
+    """Return the bytes, the same ones that `unpacked_vector` was given."""
+    return _scale.pack(scale) + array("b", components).tobytes()

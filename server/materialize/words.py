@@ -1,0 +1,61 @@
+"""What of a record is for words to find: the server has no schema, so every text in it but for ids and what is sealed.
+
+A record whose only list of items is a conversation has a text for itself (part -1) and one for each item (its place in
+the list). With several such lists a place would not tell which: then all of it is the record's own. A deleted
+record has no texts. Times, numbers and the names of fields are no texts; an id is what stands in ``id``, ``…Id`` or
+``…Ids``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from crdt.contents import Contents
+
+__all__ = ["PARTS_MAX", "RECORD_CHARACTERS_MAX", "RECORD_PART", "TEXT_CHARACTERS_MAX", "texts_of"]
+
+#: The part that is the record itself.
+RECORD_PART: Final = -1
+#: Of one part; Postgres takes no tsvector past 1 MB, and bytes that nobody writes could make that of 128 KiB.
+TEXT_CHARACTERS_MAX: Final = 32 * 1024
+#: Of one record, as `server.materialize.view` has it: every update compares them all; what is past it is not found.
+RECORD_CHARACTERS_MAX: Final = 4 * 1024 * 1024
+PARTS_MAX: Final = 100_000
+
+
+def texts_of(contents: Contents) -> list[tuple[int, str]]:
+    """Return (part, text) of what can be found, in the order of parts."""
+    if contents.is_deleted:
+        return []
+    try:
+        value = contents.value(with_bytes=False)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return []
+    lists = [name for name in contents.lists if any(isinstance(item, dict) for item in value.get(name, ()))]
+    items: list[Any] = value.pop(lists[0]) if len(lists) == 1 else []
+    found: list[tuple[int, str]] = []
+    left = RECORD_CHARACTERS_MAX
+    for part, inner in enumerate([value, *items[:PARTS_MAX]], RECORD_PART):
+        if text := _joined(inner)[:left]:
+            found.append((part, text))
+            left -= len(text)
+    return found
+
+
+def _joined(value: Any) -> str:
+    text = "\n".join(_leaves(value))[:TEXT_CHARACTERS_MAX].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return text.encode(errors="replace").decode()  # a half of a surrogate pair is no text to Postgres
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        if value and not value.isspace():
+            yield value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            if not (isinstance(name, str) and (name == "id" or name.endswith(("Id", "Ids")))):
+                yield from _leaves(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner)

@@ -1,0 +1,147 @@
+"""Search in everything that a space holds: by words, by meaning, or both fused, in one statement.
+
+The device brings the question's vector; the server has no model. What is folded is what is searched. Where a hit has
+updates that are not folded yet they are waited for, a second at the most, so that a record that was deleted and
+acknowledged is not shown again by a server that keeps up: it folds within milliseconds.
+
+`statement` is the SQL, `conditions` what may be asked of fields, `indexes` what a space gets once it is large.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias
+from uuid import UUID
+
+from crdt.limits import SEARCH_CONDITIONS_MAX, SEARCH_HITS_MAX, SEARCH_TEXT_BYTES_MAX, VECTOR_DIMENSIONS_MAX
+from server.database import Connection
+from server.errors import MalformedMessage, ModelMismatch, TooLarge
+from server.search.conditions import Condition
+from server.search.statement import CANDIDATES, Mode, Question, search_statement
+from server.vectors import Model
+
+__all__ = ["Answer", "Condition", "Finder", "Hit", "Mode", "Question", "search"]
+
+Finder: TypeAlias = Literal["text", "meaning"]
+
+_BEHIND_WAITED_S: Final = 1.0
+_BEHIND_AGAIN_S: Final = 0.02
+
+# How the transaction plans, and where the space stands, in one round trip. Plans are for these very values: those of
+# large spaces have indexes of their own. No workers: starting one takes longer (7 ms) than comparing a space (1 ms).
+# What an index lists is gone through until enough of it meets the conditions (pgvector 0.8, "Iterative Index Scans").
+_PREPARE: Final = f"""
+SELECT head, coalesce(position, 0) AS materialized, model, dimensions, vectors,
+       set_config('plan_cache_mode', 'force_custom_plan', true),
+       set_config('max_parallel_workers_per_gather', '0', true),
+       set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', '{CANDIDATES}', true)
+FROM spaces LEFT JOIN materializations ON materializations.space_id = $1 LEFT JOIN models ON models.space_id = $1
+WHERE spaces.space_id = $1 ORDER BY vectors DESC, model
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A record that was found, by its part (-1: itself; else an item's place).
+
+    ``score`` is higher for a better one and compares within one search; ``found_by`` are those of text and meaning that
+    alone would have had it among their hits, or else any that had it among their candidates.
+    """
+
+    collection: str
+    record_id: str
+    part: int
+    score: float
+    found_by: tuple[Finder, ...]
+    snippet: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hits, the best first, as of position ``materialized`` of a log that ends at ``head``."""
+
+    hits: list[Hit]
+    head: int
+    materialized: int
+
+
+async def search(connection: Connection, space: UUID, question: Question, *, mode: Mode) -> Answer:
+    """Answer a question in a space that exists. Where the space has no vectors at all, only words find.
+
+    Raises:
+        ModelMismatch: the space has vectors, but none of this model and size.
+        MalformedMessage: the question lacks what its mode needs, or a condition asks for what no field can be.
+        TooLarge: past a limit, which it names.
+    """
+    _check(question, mode)
+    if mode != "text":
+        question = replace(question, vector=_unit(question.vector))
+    deadline = asyncio.get_running_loop().time() + _BEHIND_WAITED_S
+    while True:
+        async with connection.transaction():
+            answer, is_behind = await _found(connection, space, question, mode)
+        if not is_behind or asyncio.get_running_loop().time() > deadline:
+            return answer
+        await asyncio.sleep(_BEHIND_AGAIN_S)
+
+
+async def _found(connection: Connection, space: UUID, question: Question, mode: Mode) -> tuple[Answer, bool]:
+    """Return the answer as it is now, and whether a hit has updates that are not folded yet."""
+    stands = await connection.fetch(_PREPARE, space)
+    head, materialized = stands[0]["head"], stands[0]["materialized"]
+    held = [
+        Model(row["model"], row["dimensions"], row["vectors"]) for row in stands if row["model"] is not None
+    ]
+    if mode != "text":
+        if not held and mode == "meaning":
+            return Answer([], head, materialized), False
+        if held and (question.model, len(question.vector)) not in {one[:2] for one in held}:
+            raise ModelMismatch(question.model, len(question.vector), held)
+    sql, parameters = search_statement(space, question, mode=mode if held else "text")
+    found = await connection.fetch(sql, *parameters)
+    hits = [
+        Hit(
+            row["collection"],
+            row["record_id"],
+            row["part"],
+            row["score"],
+            _found_by(is_text=row["by_text"], is_meaning=row["by_meaning"], has_words=row["has_words"]),
+            row["snippet"],
+        )
+        for row in found
+    ]
+    return Answer(hits, head, materialized), any(row["is_behind"] for row in found)
+
+
+def _check(question: Question, mode: Mode) -> None:
+    for limit, size, allowed in (
+        ("SEARCH_TEXT_BYTES_MAX", len(question.text.encode(errors="replace")), SEARCH_TEXT_BYTES_MAX),
+        ("VECTOR_DIMENSIONS_MAX", len(question.vector), VECTOR_DIMENSIONS_MAX),
+        ("SEARCH_HITS_MAX", question.limit, SEARCH_HITS_MAX),
+        ("SEARCH_CONDITIONS_MAX", len(question.conditions), SEARCH_CONDITIONS_MAX),
+    ):
+        if size > allowed:
+            raise TooLarge(limit, size=size, allowed=allowed)
+    if question.limit < 1:
+        raise MalformedMessage(f"limit is a number from 1 to {SEARCH_HITS_MAX}")
+    if mode != "meaning" and not question.text:
+        raise MalformedMessage(f"a search by {mode} takes a text")
+    if mode != "text" and not (question.vector and question.model):
+        raise MalformedMessage(f"a search by {mode} takes the question's vector and the model that made it")
+
+
+def _unit(vector: Sequence[float]) -> list[float]:
+    """Return the vector at length 1: float16 ends at 65,504."""
+    length = math.hypot(*vector)
+    if not 0 < length < math.inf:
+        raise MalformedMessage("the question's vector has finite components, and a direction")
+    return [component / length for component in vector]
+
+
+def _found_by(*, is_text: bool, is_meaning: bool, has_words: bool) -> tuple[Finder, ...]:
+    if not (is_text or is_meaning):
+        is_text, is_meaning = has_words, not has_words
+    return (*(("text",) if is_text else ()), *(("meaning",) if is_meaning else ()))

@@ -1,0 +1,77 @@
+"""What of a record is for words to find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crdt.contents import Contents
+from server.materialize.words import RECORD_CHARACTERS_MAX, TEXT_CHARACTERS_MAX, texts_of
+
+__all__: list[str] = []
+
+encode = msgspec.msgpack.encode
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def contents(lists: dict[str, list[Any]] | None = None, **registers: Any) -> Contents:
+    items = {name: [encode(item) for item in items] for name, items in (lists or {}).items()}
+    return Contents({name: encode(value) for name, value in registers.items()}, {}, {}, items, {})
+
+
+def test_all_texts_of_a_record_are_its_own_but_for_ids_and_what_is_sealed() -> None:
+    record = contents(
+        title="a trip",
+        id="x",
+        personaId="y",
+        tagIds=["z"],
+        secret=b"sealed",
+        mood={"note": "calm", "noteId": "q"},
+        n=7,
+    )
+    ((part, text),) = texts_of(record)
+    assert part == -1
+    assert sorted(text.split("\n")) == ["a trip", "calm"]
+
+
+def test_the_items_of_the_only_list_of_items_are_parts_by_their_place() -> None:
+    turns = [{"id": "1", "content": "hello"}, {"content": " "}, {"content": "there"}, "odd"]
+    record = contents({"messages": turns}, title="talk")
+    assert texts_of(record) == [(-1, "talk"), (0, "hello"), (2, "there"), (3, "odd")]
+
+
+def test_with_two_lists_of_items_a_place_would_not_tell_which_so_all_is_the_records_own() -> None:
+    record = contents({"a": [{"text": "one"}], "b": [{"text": "two"}]})
+    ((part, text),) = texts_of(record)
+    assert (part, sorted(text.split("\n"))) == (-1, ["one", "two"])
+
+
+def test_a_deleted_record_has_no_texts() -> None:
+    assert texts_of(Contents({"title": encode("x"), "$deleted": b"\xc3"}, {}, {}, {}, {})) == []
+
+
+def test_texts_are_bounded() -> None:
+    many = contents({"messages": [{"text": "x" * TEXT_CHARACTERS_MAX * 2}] * 200})
+    texts = texts_of(many)
+    assert max(len(text) for _, text in texts) == TEXT_CHARACTERS_MAX
+    assert sum(len(text) for _, text in texts) == RECORD_CHARACTERS_MAX
+
+
+@given(st.dictionaries(st.text(min_size=1).filter(lambda name: "@" not in name), plain, max_size=5))
+def test_whatever_a_record_holds_its_texts_are_such_as_postgres_takes(values: dict[str, Any]) -> None:
+    try:
+        record = contents(**values)
+    except (OverflowError, UnicodeEncodeError):  # what MessagePack cannot hold
+        return
+    for part, text in texts_of(record):
+        assert part >= -1
+        assert text
+        assert "\0" not in text
+        text.encode()
