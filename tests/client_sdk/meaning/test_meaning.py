@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from client_sdk.embedding.vectors import quantised
 from client_sdk.errors import RecordNotFound
 from client_sdk.meaning import stored
 from client_sdk.meaning.errors import EmbeddingTimeout, MeaningOff
+from client_sdk.meaning.meaning import _Held
+from client_sdk.meaning.shelf import Shelf
 from tests.client_sdk.device import check_laws, open_device
 from tests.client_sdk.meaning.embedders import Broken, Counted, Gated
 from tests.client_sdk.records import Line, Note
@@ -289,6 +292,35 @@ async def test_a_watched_search_hears_of_a_vector(client: Client, notes: Collect
         while await told.get() != ["walk", "a walk by the river"]:
             pass
         subscription.close()
+
+
+class LateShelf(Shelf):
+    """Holds what was read once it is let."""
+
+    is_reached = threading.Event()
+    is_let = threading.Event()
+
+    def fill(self, rows: Sequence[stored.Stored]) -> None:
+        self.is_reached.set()
+        self.is_let.wait()
+        super().fill(rows)
+
+
+async def test_what_is_written_while_vectors_are_loaded_is_not_missed(
+    client: Client, notes: Collection[Note]
+) -> None:
+    meaning = client._meaning
+    assert meaning is not None
+    model = (await meaning.embedder()).model
+    held = _Held(LateShelf(model.dimensions, is_list=False))
+    meaning._shelves["notes", "", model.id] = held
+    loading = asyncio.create_task(meaning._load(held, "notes", "", model.id))
+    await asyncio.to_thread(LateShelf.is_reached.wait)
+    await notes.insert(Note(title="green tea"))
+    await client.embedded(timeout=30)
+    LateShelf.is_let.set()
+    await loading
+    assert titles(await notes.search("tea", mode="meaning")) == ["green tea"]
 
 
 async def test_names_prefer_what_somebody_said(tmp_path: Path) -> None:
