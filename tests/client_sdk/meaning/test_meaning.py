@@ -402,6 +402,11 @@ async def test_without_its_model_hybrid_search_is_by_text_and_meaning_says_why(
         with pytest.raises(ModelMissing):
             await notes.similar(note.id)
         assert isinstance((await client.embedding_progress()).problem, ModelMissing)
+        told: asyncio.Queue[set[str]] = asyncio.Queue()
+        notes.search("tea").subscribe(
+            lambda hits: told.put_nowait({one for hit in hits for one in hit.found_by})
+        )
+        assert await told.get() == {"text"}
     assert "found by their words only" in caplog.text
 
 
