@@ -180,6 +180,9 @@ async def test_no_write_waits_for_an_embedder(tmp_path: Path) -> None:
         progress = await client.embedding_progress()
         assert (progress.done, progress.total) == (0, 11)
         assert titles(await notes.search("first")) == ["first"]  # by its words
+        await notes.insert(Note(title="what she did"))
+        assert titles(await notes.search("what did you cook")) == ["what she did"]  # by any
+        await notes.delete((await notes.search("she"))[0].record.id)
         embedder.is_let.set()
         await check_vectors(client)
         assert (await client.embedding_progress()).done == 11
