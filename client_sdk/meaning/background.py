@@ -20,14 +20,14 @@ from typing import Final, Protocol
 
 from client_sdk.commit import Committed
 from client_sdk.database import Database
-from client_sdk.embedding.embedder import Embedder
+from client_sdk.embedding.embedder import Embedder, Kind, Vectors
 from client_sdk.embedding.errors import EmbedderFailed, EmbeddingProblem, VectorInvalid
 from client_sdk.errors import ClientError, ClosedClient
 from client_sdk.meaning import stored
 from client_sdk.meaning.stored import Piece
 from client_sdk.rows import Table
 
-__all__ = ["GATHER_S", "LEFT_TO_OTHERS_S", "Background", "Informed"]
+__all__ = ["GATHER_S", "LEFT_TO_OTHERS_S", "Background", "Informed", "embed"]
 
 GATHER_S: Final = 0.1
 """Seconds from a commit until its texts are embedded: far below what a person waits for, and past what a command
@@ -232,8 +232,11 @@ class Background:
         self, embedder: Embedder, name: str, pieces: Sequence[Piece]
     ) -> list[tuple[Piece, bytes]]:
         """Return what can be embedded; a text that makes no vector is left out, and the rest is not."""
+        from client_sdk.embedding.vectors import quantised
+
         try:
-            return list(zip(pieces, await _embedded(embedder, [one.text for one in pieces]), strict=True))
+            vectors = await embed(embedder, [one.text for one in pieces])
+            return list(zip(pieces, quantised(vectors), strict=True))
         except VectorInvalid as problem:
             if len(pieces) == 1:
                 self._refused[self._identity(name, pieces[0])] = None
@@ -249,14 +252,15 @@ class Background:
         return name, piece.field, piece.doc, piece.position, piece.hash
 
 
-async def _embedded(embedder: Embedder, texts: Sequence[str]) -> list[bytes]:
-    """Return the vectors of texts as they are stored. Raises `EmbeddingProblem`, whatever the embedder raises."""
-    from client_sdk.embedding.vectors import checked, quantised
+async def embed(embedder: Embedder, texts: Sequence[str], kind: Kind = "passage") -> Vectors:
+    """Return the vectors of texts, checked. Raises `EmbeddingProblem`, whatever the embedder raises."""
+    from client_sdk.embedding.vectors import checked
 
+    model = embedder.model
     try:
-        vectors = await embedder.embed(texts)
+        vectors = await embedder.embed(texts, kind=kind)
     except EmbeddingProblem:
         raise
     except Exception as error:
-        raise EmbedderFailed(embedder.model.name, f"{type(error).__name__}: {error}") from error
-    return quantised(checked(vectors, count=len(texts), dimensions=embedder.model.dimensions))
+        raise EmbedderFailed(model.name, f"{type(error).__name__}: {error}") from error
+    return checked(vectors, count=len(texts), dimensions=model.dimensions)

@@ -12,6 +12,7 @@ ones are removed.
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from client_sdk.database import Database
+from client_sdk.embedding.errors import EmbeddingProblem
 from client_sdk.errors import ClientError
 from client_sdk.meaning import stored
-from client_sdk.meaning.background import Background
+from client_sdk.meaning.background import Background, embed
 from client_sdk.meaning.errors import EmbeddingTimeout
 from client_sdk.rows import Table
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from client_sdk.ranking import Question
 
 __all__ = ["Asking", "Meaning", "Progress", "live_name"]
+
+_log = logging.getLogger(__name__)
 
 _QUESTIONS_MAX: Final = 64  # vectors of questions that are kept: 100 KB
 _DOCS_MAX: Final = 256  # documents in one statement
@@ -243,12 +247,9 @@ class Meaning:
 
     async def vector_of(self, embedder: Embedder, text: str, kind: Kind = "query") -> Vectors:
         """Return the vector of a question, of shape (dimensions,). Raises `EmbeddingProblem`."""
-        from client_sdk.embedding.vectors import checked
-
         key = (embedder.model.id, kind, text)
         if key not in self._questions:
-            made = await embedder.embed([text], kind=kind)
-            self._questions[key] = checked(made, count=1, dimensions=embedder.model.dimensions)[0]
+            (self._questions[key],) = await embed(embedder, [text], kind)
             if len(self._questions) > _QUESTIONS_MAX:
                 del self._questions[next(iter(self._questions))]
         return self._questions[key]
@@ -257,7 +258,10 @@ class Meaning:
         """Prepare a question in the background, and have its live search look again."""
 
         async def prepare() -> None:
-            await asking.prepare()
+            try:
+                await asking.prepare()
+            except EmbeddingProblem as problem:
+                _log.warning("a search that is subscribed to goes by words only: %s", problem)
             self._stir(live_name(asking.table.name))
 
         self._spawn(prepare())

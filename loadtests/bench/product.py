@@ -2,8 +2,8 @@
 
 A day is made from a seed: somebody opens the application some times, looks at the personas, talks with a few
 of them, leafs through memories and conversations. Each screen asks for what it shows, again whenever it is
-shown: the queries are those of the screens, with `cached()`, and the writes those that talking makes. Nothing is embedded meanwhile: a model
-takes 240 MB and a core for twenty minutes, and has its own benchmark.
+shown: the queries are those of the screens, with `cached()`, and the writes those that talking makes. Nothing
+is embedded meanwhile: a model takes 240 MB and a core for twenty minutes, and has its own benchmark.
 """
 
 from __future__ import annotations

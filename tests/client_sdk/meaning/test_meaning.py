@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from client_sdk.embedding.vectors import quantised
 from client_sdk.errors import RecordNotFound
 from client_sdk.meaning import stored
 from client_sdk.meaning.errors import EmbeddingTimeout, MeaningOff
+from client_sdk.meaning.meaning import _Held
+from client_sdk.meaning.shelf import Shelf
 from tests.client_sdk.device import check_laws, open_device
 from tests.client_sdk.meaning.embedders import Broken, Counted, Gated
 from tests.client_sdk.records import Line, Note
@@ -177,6 +180,9 @@ async def test_no_write_waits_for_an_embedder(tmp_path: Path) -> None:
         progress = await client.embedding_progress()
         assert (progress.done, progress.total) == (0, 11)
         assert titles(await notes.search("first")) == ["first"]  # by its words
+        await notes.insert(Note(title="what she did"))
+        assert titles(await notes.search("what did you cook")) == ["what she did"]  # by any
+        await notes.delete((await notes.search("she"))[0].record.id)
         embedder.is_let.set()
         await check_vectors(client)
         assert (await client.embedding_progress()).done == 11
@@ -291,6 +297,35 @@ async def test_a_watched_search_hears_of_a_vector(client: Client, notes: Collect
         subscription.close()
 
 
+class LateShelf(Shelf):
+    """Holds what was read once it is let."""
+
+    is_reached = threading.Event()
+    is_let = threading.Event()
+
+    def fill(self, rows: Sequence[stored.Stored]) -> None:
+        self.is_reached.set()
+        self.is_let.wait()
+        super().fill(rows)
+
+
+async def test_what_is_written_while_vectors_are_loaded_is_not_missed(
+    client: Client, notes: Collection[Note]
+) -> None:
+    meaning = client._meaning
+    assert meaning is not None
+    model = (await meaning.embedder()).model
+    held = _Held(LateShelf(model.dimensions, is_list=False))
+    meaning._shelves["notes", "", model.id] = held
+    loading = asyncio.create_task(meaning._load(held, "notes", "", model.id))
+    await asyncio.to_thread(LateShelf.is_reached.wait)
+    await notes.insert(Note(title="green tea"))
+    await client.embedded(timeout=30)
+    LateShelf.is_let.set()
+    await loading
+    assert titles(await notes.search("tea", mode="meaning")) == ["green tea"]
+
+
 async def test_names_prefer_what_somebody_said(tmp_path: Path) -> None:
     from client_sdk.hub import Hub, Persona
     from client_sdk.hub.records import Conversation, Message
@@ -370,6 +405,11 @@ async def test_without_its_model_hybrid_search_is_by_text_and_meaning_says_why(
         with pytest.raises(ModelMissing):
             await notes.similar(note.id)
         assert isinstance((await client.embedding_progress()).problem, ModelMissing)
+        told: asyncio.Queue[set[str]] = asyncio.Queue()
+        notes.search("tea").subscribe(
+            lambda hits: told.put_nowait({one for hit in hits for one in hit.found_by})
+        )
+        assert await told.get() == {"text"}
     assert "found by their words only" in caplog.text
 
 
