@@ -230,16 +230,11 @@ class Search(Asked[R]):
             if by_meaning:
                 return by_meaning
         if self._mode == "meaning":
-<<<<<<< HEAD
-            return []
+            return []  # and hybrid goes on with the words as they were typed, those that ask among them
         if is_all:
             found = self._find(connection, self._typed.all, ranked_max=RANKED_MAX)
         else:  # rare words must win, however old
             found = self._find(connection, self._typed.any, ranked_max=None)
-=======
-            return []  # and hybrid goes on with the words as they were typed, those that ask among them
-        found = self._find(connection, self._typed.all if is_all else self._typed.any)
->>>>>>> mind
         records = self._records(connection, sorted({one[2] for one in found}))
         hits: list[Hit[R]] = []
         for rank, _, doc, position, table in found:

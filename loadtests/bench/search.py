@@ -29,7 +29,7 @@ async def bench_search(folder: Path, *, records: int) -> None:
     """Print the figures of search with ``records`` memories whose words are as often as those of a language."""
     await _bulk(folder)
     path = folder / "search.db"
-    async with client_sdk.open(path, records=[SearchableMemory], key=KEY) as client:
+    async with client_sdk.open(path, records=[SearchableMemory], key=KEY, embedder="off") as client:
         memories = client.collection(SearchableMemory)
         for start in range(0, records, 10_000):
             count = min(10_000, records - start)
@@ -113,7 +113,7 @@ async def _bulk(folder: Path) -> None:
         for is_indexed in (False, True):
             record = SearchableMemory if is_indexed else Memory
             path = folder / f"bulk-{turn}-{is_indexed}.db"
-            async with client_sdk.open(path, records=[record], key=KEY) as client:
+            async with client_sdk.open(path, records=[record], key=KEY, embedder="off") as client:
                 gc.collect()
                 began = time.perf_counter()
                 await client.collection(record).insert_many(made if is_indexed else plain)
