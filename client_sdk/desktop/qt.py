@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from client_sdk.differences import Added, Changed, Difference, Moved, Removed, difference
 from client_sdk.errors import QueryError
 from client_sdk.extras import ExtraMissing
+from client_sdk.plan import Plan
 from crdt.schema import Record
 
 try:
@@ -35,16 +36,24 @@ try:
 except ImportError as error:
     raise ExtraMissing("qt", "PySide6-Essentials") from error
 
-if TYPE_CHECKING:
-    from client_sdk.query import Query
-
-__all__ = ["RecordListModel"]
+__all__ = ["RecordListModel", "Watchable"]
 
 R = TypeVar("R", bound=Record)
 
 _Index: TypeAlias = QModelIndex | QPersistentModelIndex
 _NOWHERE = QModelIndex()
 _RECORD_ROLE = Qt.ItemDataRole.UserRole + 1
+
+
+class Watchable(Protocol[R]):
+    """What is shown: a query."""
+
+    @property
+    def plan(self) -> Plan:
+        """What is wanted, and of which collection."""
+
+    def watch(self) -> AsyncGenerator[list[R], None]:
+        """Yield the records, now and each time that they change."""
 
 
 class RecordListModel(QAbstractListModel, Generic[R]):
@@ -58,7 +67,7 @@ class RecordListModel(QAbstractListModel, Generic[R]):
 
     failed = Signal(object)
 
-    def __init__(self, query: Query[R], *, display: str = "id", parent: QObject | None = None) -> None:
+    def __init__(self, query: Watchable[R], *, display: str = "id", parent: QObject | None = None) -> None:
         super().__init__(parent)
         schema = query.plan.table.schema
         names = ("id", *schema.by_name)
