@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Annotated, Any, Final, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, TypeVar, cast
 
 import msgspec
 
@@ -29,6 +29,9 @@ from client_sdk.source import Source, Subscription
 from client_sdk.views import Groups, Total, View, Window
 from crdt.fields import Kind
 from crdt.schema import Record
+
+if TYPE_CHECKING:
+    from client_sdk.desktop.reactive import Observable
 
 __all__ = ["Query", "Source", "Subscription"]
 
@@ -198,6 +201,14 @@ class Query(Generic[R]):
         The first are the records that are there now. Done to a list in their order, they make the new result.
         """
         return differences(self.watch())
+
+    def observable(self) -> Observable[list[R]]:
+        """Return the records, now and each time that they change, as a `reactivex.Observable`; see
+        `client_sdk.desktop.reactive`. Raises `ExtraMissing` without the extra ``rx``.
+        """
+        from client_sdk.desktop.reactive import observable
+
+        return observable(self)
 
     def watch_count(self) -> AsyncGenerator[int, None]:
         """Yield how many records fit, now and each time that it changes."""

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from client_sdk.differences import Added, Changed, Difference, Moved, Removed, difference
 from client_sdk.errors import QueryError
 from client_sdk.extras import ExtraMissing
+from client_sdk.plan import Plan
 from crdt.schema import Record
 
 try:
@@ -34,16 +36,24 @@ try:
 except ImportError as error:
     raise ExtraMissing("qt", "PySide6-Essentials") from error
 
-if TYPE_CHECKING:
-    from client_sdk.query import Query
-
-__all__ = ["RecordListModel"]
+__all__ = ["RecordListModel", "Watchable"]
 
 R = TypeVar("R", bound=Record)
 
 _Index: TypeAlias = QModelIndex | QPersistentModelIndex
 _NOWHERE = QModelIndex()
 _RECORD_ROLE = Qt.ItemDataRole.UserRole + 1
+
+
+class Watchable(Protocol[R]):
+    """What is shown: a query."""
+
+    @property
+    def plan(self) -> Plan:
+        """What is wanted, and of which collection."""
+
+    def watch(self) -> AsyncGenerator[list[R], None]:
+        """Yield the records, now and each time that they change."""
 
 
 class RecordListModel(QAbstractListModel, Generic[R]):
@@ -57,7 +67,7 @@ class RecordListModel(QAbstractListModel, Generic[R]):
 
     failed = Signal(object)
 
-    def __init__(self, query: Query[R], *, display: str = "id", parent: QObject | None = None) -> None:
+    def __init__(self, query: Watchable[R], *, display: str = "id", parent: QObject | None = None) -> None:
         super().__init__(parent)
         schema = query.plan.table.schema
         names = ("id", *schema.by_name)
@@ -74,9 +84,13 @@ class RecordListModel(QAbstractListModel, Generic[R]):
     # -- Following
 
     def start(self) -> None:
-        """Begin to follow the query; the first records come in the next turns of the event loop. Twice is once."""
+        """Begin to follow the query; the first records come in the next turns of the event loop. Twice is once.
+
+        It follows until `stop`, or until Qt deletes it as its parent's child.
+        """
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._follow(), name="list model")
+            task = self._task = asyncio.get_running_loop().create_task(self._follow(), name="list model")
+            self.destroyed.connect(lambda: task.cancel())  # noqa: PLW0108 - Qt would hand the object over
 
     def stop(self) -> None:
         """Follow no more; the rows stay as they are, and `start` brings them up to date."""
@@ -94,34 +108,34 @@ class RecordListModel(QAbstractListModel, Generic[R]):
             self.failed.emit(error)
 
     def _show(self, steps: list[Difference[R]]) -> None:
-        place = 0
-        while place < len(steps):
-            step = steps[place]
-            if isinstance(step, Added):
-                run = _run(steps, place)
-                self.beginInsertRows(_NOWHERE, step.place, step.place + len(run) - 1)
-                self._records[step.place : step.place] = run
-                self.endInsertRows()
-                place += len(run)
-                continue
-            self._take(step)
-            place += 1
+        for run in _runs(steps):
+            self._take(run)
 
-    def _take(self, step: Removed[R] | Moved[R] | Changed[R] | Added[R]) -> None:
-        match step:
-            case Removed(place):
-                self.beginRemoveRows(_NOWHERE, place, place)
-                del self._records[place]
+    def _take(self, run: list[Difference[R]]) -> None:
+        first, last = sorted((run[0].place, run[-1].place))
+        records = [step.record for step in run]
+        match run[0]:
+            case Removed():
+                self.beginRemoveRows(_NOWHERE, first, last)
+                del self._records[first : last + 1]
                 self.endRemoveRows()
+            case Added():
+                self.beginInsertRows(_NOWHERE, first, last)
+                self._records[first:first] = records
+                self.endInsertRows()
             case Moved(source, place):
                 # Qt counts the place with the row still where it was.
                 self.beginMoveRows(_NOWHERE, source, source, _NOWHERE, place + 1 if place > source else place)
                 self._records.insert(place, self._records.pop(source))
                 self.endMoveRows()
-            case Changed(place, record):
-                old, self._records[place] = self._records[place], record
-                index = self.index(place)
-                self.dataChanged.emit(index, index, self._changed_roles(old, record))
+            case Changed():
+                old, self._records[first : last + 1] = self._records[first : last + 1], records
+                roles = {
+                    role
+                    for one, other in zip(old, records, strict=True)
+                    for role in self._changed_roles(one, other)
+                }
+                self.dataChanged.emit(self.index(first), self.index(last), sorted(roles))
 
     def _changed_roles(self, old: R, new: R) -> list[int]:
         changed = [
@@ -157,12 +171,22 @@ class RecordListModel(QAbstractListModel, Generic[R]):
         return super().roleNames() | {role: QByteArray(name.encode()) for role, name in names.items()}
 
 
-def _run(steps: list[Difference[R]], start: int) -> list[R]:
-    """Return the records of steps that add at one place after the other."""
-    run: list[R] = []
-    for step in steps[start:]:
-        first = steps[start]
-        if not isinstance(step, Added) or step.place != first.place + len(run):
-            break
-        run.append(step.record)
-    return run
+def _runs(steps: list[Difference[R]]) -> Iterator[list[Difference[R]]]:
+    """Yield steps of one kind whose rows are neighbours together: each list is one signal."""
+    run: list[Difference[R]] = []
+    for step in steps:
+        if run and not _goes_on(run[-1], step):
+            yield run
+            run = []
+        run.append(step)
+    if run:
+        yield run
+
+
+def _goes_on(last: Difference[R], step: Difference[R]) -> bool:
+    match last, step:
+        case (Added(), Added()) | (Changed(), Changed()):
+            return step.place == last.place + 1
+        case (Removed(), Removed()):  # they are told from the end
+            return step.place == last.place - 1
+    return False

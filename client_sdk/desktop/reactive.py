@@ -2,7 +2,7 @@
 
 ::
 
-    titles = observable(notes.where(pinned=True)).pipe(operators.map(lambda found: [note.title for note in found]))
+    titles = notes.where(pinned=True).observable().pipe(operators.map(lambda found: [note.title for note in found]))
     subscription = titles.subscribe(print)
     subscription.dispose()
 
@@ -16,9 +16,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
+from client_sdk.differences import Difference
 from client_sdk.extras import ExtraMissing
+from crdt.schema import Record
 
 try:
     import reactivex
@@ -28,24 +30,28 @@ try:
 except ImportError as error:
     raise ExtraMissing("rx", "reactivex") from error
 
-if TYPE_CHECKING:
-    from client_sdk.differences import Difference
-    from client_sdk.query import Query
-    from crdt.schema import Record
+__all__ = ["Observable", "Watchable", "observable", "observable_changes"]
 
-    R = TypeVar("R", bound=Record)
-
-__all__ = ["observable", "observable_changes"]
-
+R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
 
-def observable(query: Query[R]) -> Observable[list[R]]:
+class Watchable(Protocol[R]):
+    """What is observed: a query, which stands above and offers `Query.observable`."""
+
+    def watch(self) -> AsyncGenerator[list[R], None]:
+        """Yield the records, now and each time that they change."""
+
+    def watch_changes(self) -> AsyncGenerator[list[Difference[R]], None]:
+        """Yield what changed each time; from nothing for the first."""
+
+
+def observable(query: Watchable[R]) -> Observable[list[R]]:
     """Return the query's records, now and each time that they change, for each who subscribes."""
     return _observable(query.watch)
 
 
-def observable_changes(query: Query[R]) -> Observable[list[Difference[R]]]:
+def observable_changes(query: Watchable[R]) -> Observable[list[Difference[R]]]:
     """Return what changed each time, as `client_sdk.query.Query.watch_changes`."""
     return _observable(query.watch_changes)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 QtCore = pytest.importorskip("PySide6.QtCore", reason="Qt's libraries do not load here", exc_type=ImportError)
@@ -17,6 +19,7 @@ QtTest = pytest.importorskip("PySide6.QtTest", reason="Qt's libraries do not loa
 
 from client_sdk import Client, Collection  # noqa: E402
 from client_sdk.desktop.qt import RecordListModel  # noqa: E402
+from client_sdk.differences import difference  # noqa: E402
 from client_sdk.errors import QueryError  # noqa: E402
 from tests.client_sdk.device import open_device  # noqa: E402
 from tests.client_sdk.records import Note  # noqa: E402
@@ -133,6 +136,79 @@ async def test_many_records_come_as_one_insertion(notes: Collection[Note]) -> No
     await shows(model, await notes.order_by("title").all())
     assert told == [(0, 199), (200, 200)]
     model.stop()
+
+
+def note(number: int, title: str = "") -> Note:
+    return Note(id=f"n{number}", title=title)
+
+
+def show(model: RecordListModel[Note], result: list[Note]) -> None:
+    model._show(difference(model._records, result))
+
+
+RESULTS = st.lists(
+    st.lists(
+        st.builds(note, st.integers(0, 12), st.sampled_from("abc")), max_size=12, unique_by=lambda one: one.id
+    ),
+    max_size=6,
+)
+
+
+async def test_any_results_one_after_the_other_are_told_exactly(notes: Collection[Note]) -> None:
+    @given(RESULTS)
+    def holds(results: list[list[Note]]) -> None:
+        model = RecordListModel(notes.where(), display="title")
+        tester = QtTest.QAbstractItemModelTester(
+            model, QtTest.QAbstractItemModelTester.FailureReportingMode.Fatal
+        )
+        for result in results:
+            held = {model.get(row).id: model.index(row) for row in range(model.rowCount())}
+            remembered = {id: QtCore.QPersistentModelIndex(index) for id, index in held.items()}
+            show(model, result)
+            assert [model.get(row) for row in range(model.rowCount())] == result
+            row_by_id = {one.id: row for row, one in enumerate(result)}
+            assert {id: index.row() for id, index in remembered.items()} == {
+                id: row_by_id.get(id, -1) for id in remembered
+            }
+        del tester
+
+    holds()
+
+
+async def test_neighbours_are_told_together(notes: Collection[Note]) -> None:
+    model = RecordListModel(notes.where())
+    told: list[tuple[Any, ...]] = []
+    model.rowsInserted.connect(lambda _parent, first, last: told.append(("came", first, last)))
+    model.rowsRemoved.connect(lambda _parent, first, last: told.append(("left", first, last)))
+    model.rowsMoved.connect(lambda _from, first, _last, _to, before: told.append(("moved", first, before)))
+    model.dataChanged.connect(lambda first, last, _roles: told.append(("changed", first.row(), last.row())))
+
+    def told_of(result: list[Note]) -> list[tuple[Any, ...]]:
+        told.clear()
+        show(model, result)
+        return list(told)
+
+    a, b, c, d, e = (note(number) for number in range(5))
+    assert told_of([a, b, c, d, e]) == [("came", 0, 4)]
+    assert told_of([a, e]) == [("left", 1, 3)]
+    assert told_of([a, b, c, e, d]) == [("came", 1, 2), ("came", 4, 4)]
+    assert told_of([b, c, e, a, d]) == [("moved", 0, 4)]  # before row 4, counted while it was at 0
+    assert told_of([d, b, c, e, a]) == [("moved", 4, 0)]
+    assert told_of([d, note(1, "x"), note(2, "y"), e, a]) == [("changed", 1, 2)]
+
+
+async def test_deleted_with_its_parent_it_watches_no_more(client: Client, notes: Collection[Note]) -> None:
+    shiboken = pytest.importorskip("shiboken6")
+    parent = QtCore.QObject()
+    model = RecordListModel(notes.where(), parent=parent)
+    model.start()
+    counts = client._watches.counts
+    async with asyncio.timeout(20):
+        while not counts.open:  # noqa: ASYNC110 - it rings no bell
+            await asyncio.sleep(0)
+        shiboken.delete(parent)
+        while counts.open:  # noqa: ASYNC110 - it rings no bell
+            await asyncio.sleep(0)
 
 
 def test_a_field_to_show_must_be_one(notes: Collection[Note]) -> None:

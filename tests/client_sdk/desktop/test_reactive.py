@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,30 @@ async def test_it_emits_the_result_now_and_after_each_change_through_operators(
     await notes.insert(Note(title="c", pinned=True))
     assert client._watches.counts.open <= 1
     assert told == [[], ["a"], ["a", "b"]]
+
+
+async def test_a_query_gives_its_observable(notes: Collection[Note]) -> None:
+    heard: asyncio.Queue[list[Note]] = asyncio.Queue()
+    subscription = notes.where(pinned=True).observable().subscribe(heard.put_nowait)
+    assert await asyncio.wait_for(heard.get(), 20) == []
+    made = await notes.insert(Note(title="a", pinned=True))
+    assert await asyncio.wait_for(heard.get(), 20) == [made]
+    subscription.dispose()
+
+
+def test_without_the_extra_a_query_says_what_to_install() -> None:
+    program = """
+import sys
+sys.modules["reactivex"] = None  # as where it is not installed
+from client_sdk.errors import ClientError
+from client_sdk.query import Query
+try:
+    Query.observable(None)
+except ClientError as error:
+    print(error)
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "pip install 'pjais-sync[rx]'" in told.stdout
 
 
 async def test_changes_are_emitted_as_steps(notes: Collection[Note]) -> None:
