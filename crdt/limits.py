@@ -23,6 +23,7 @@ __all__ = [
     "PUSHES_IN_FLIGHT",
     "PUSH_BYTES_TARGET",
     "PUSH_EDITS_MAX",
+    "PUSH_VECTORS_MAX",
     "RECORD_ID_BYTES_MAX",
     "SEARCH_CONDITIONS_MAX",
     "SEARCH_HITS_MAX",
@@ -34,7 +35,6 @@ __all__ = [
     "VALUE_DEPTH_MAX",
     "VECTORS_BODY_BYTES_MAX",
     "VECTORS_MODELS_MAX",
-    "VECTORS_PUSH_MAX",
     "VECTOR_DIMENSIONS_MAX",
     "VECTOR_HASH_BYTES_MAX",
     "VECTOR_MODEL_BYTES_MAX",
@@ -86,7 +86,7 @@ VECTOR_DIMENSIONS_MAX: Final = 4_000
 VECTOR_HASH_BYTES_MAX: Final = 64  # the longest of the common hashes
 VECTOR_MODEL_BYTES_MAX: Final = 200
 # In one request: 500 of 384 dimensions are 0.4 MB as JSON, checked in 10 ms and stored in 60.
-VECTORS_PUSH_MAX: Final = 500
+PUSH_VECTORS_MAX: Final = 500
 VECTORS_BODY_BYTES_MAX: Final = 2 * 1024 * 1024
 # Models that a space has vectors of at a time: the one in use, the one that it is changing to, and stragglers.
 VECTORS_MODELS_MAX: Final = 8

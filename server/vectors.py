@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from crdt.limits import VECTORS_MODELS_MAX, VECTORS_PUSH_MAX
+from crdt.limits import PUSH_VECTORS_MAX, VECTORS_MODELS_MAX
 from crdt.vectors import SCALE_BYTES, packed_vector, unpacked_vector
 from server.database import Connection
 from server.errors import ModelMismatch, TooLarge
@@ -125,7 +125,7 @@ async def after(
     position: int,
     *,
     model: str | None = None,
-    limit: int = VECTORS_PUSH_MAX,
+    limit: int = PUSH_VECTORS_MAX,
 ) -> VectorsSlice:
     """Return the next vectors at positions > ``position``, of one model or of all."""
     rows = await connection.fetch(_AFTER, space, position, model, limit)

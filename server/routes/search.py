@@ -19,11 +19,11 @@ from litestar.status_codes import HTTP_200_OK
 
 from crdt.limits import (
     COLLECTION_NAME_BYTES_MAX,
+    PUSH_VECTORS_MAX,
     RECORD_ID_BYTES_MAX,
     VECTOR_HASH_BYTES_MAX,
     VECTOR_MODEL_BYTES_MAX,
     VECTORS_BODY_BYTES_MAX,
-    VECTORS_PUSH_MAX,
 )
 from crdt.vectors import BadVector, unpacked_vector
 from server import access, search, vectors
@@ -157,8 +157,8 @@ class SearchRoutes(Controller):
         database = rooms_of(state).meeting.database
         async with database.connection() as connection:
             await access.require_spaces(connection, caller.device, [space_id])
-        if len(data.vectors) > VECTORS_PUSH_MAX:
-            raise TooLarge("VECTORS_PUSH_MAX", size=len(data.vectors), allowed=VECTORS_PUSH_MAX)
+        if len(data.vectors) > PUSH_VECTORS_MAX:
+            raise TooLarge("PUSH_VECTORS_MAX", size=len(data.vectors), allowed=PUSH_VECTORS_MAX)
         taken: list[Vector] = []
         refused: list[RefusedVector] = []
         for place, sent in enumerate(data.vectors):
@@ -184,11 +184,11 @@ class SearchRoutes(Controller):
         caller: NamedDependency[Caller],
         after: FromQuery[int] = 0,
         model: FromQuery[str] = "",
-        limit: FromQuery[int] = VECTORS_PUSH_MAX,
+        limit: FromQuery[int] = PUSH_VECTORS_MAX,
     ) -> VectorsPage:
         """List vectors that changed after a position, of a model or of all."""
-        if not 1 <= limit <= VECTORS_PUSH_MAX:
-            raise MalformedMessage(f"limit is a number from 1 to {VECTORS_PUSH_MAX}")
+        if not 1 <= limit <= PUSH_VECTORS_MAX:
+            raise MalformedMessage(f"limit is a number from 1 to {PUSH_VECTORS_MAX}")
         if not 0 <= after < 2**63:
             raise MalformedMessage("after is a position: a number from 0 on")
         space_id = space_of(space)

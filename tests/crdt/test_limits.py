@@ -14,7 +14,8 @@ from crdt.updates import check_shape, check_update
 
 __all__: list[str] = []
 
-UNITS = r"_(BYTES|ITEMS|MS|S|EDITS|ENTRIES|SPACES|DEPTH)(_MAX|_TARGET)?$|_IN_FLIGHT$"
+COUNTED = "BYTES|ITEMS|MS|S|EDITS|ENTRIES|SPACES|DEPTH|VECTORS|MODELS|HITS|CONDITIONS|DIMENSIONS"
+UNITS = rf"_({COUNTED})(_MAX|_TARGET)?$|_IN_FLIGHT$"
 
 
 @pytest.mark.parametrize("name", limits.__all__)

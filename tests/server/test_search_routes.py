@@ -14,7 +14,7 @@ import pycrdt
 import pytest
 
 from crdt import wire
-from crdt.limits import VECTORS_BODY_BYTES_MAX, VECTORS_PUSH_MAX
+from crdt.limits import PUSH_VECTORS_MAX, VECTORS_BODY_BYTES_MAX
 from crdt.values import encode_edit
 from crdt.vectors import packed_vector
 from server.database import Database
@@ -185,9 +185,9 @@ async def test_a_model_is_forgotten_when_another_has_taken_its_place(running: Ru
 
 async def test_huge_and_hostile_bodies_are_refused_and_the_server_goes_on(running: Running) -> None:
     device = await running.register(Key())
-    many = [vector_json(f"r{n}", 1, 2) for n in range(VECTORS_PUSH_MAX + 1)]
+    many = [vector_json(f"r{n}", 1, 2) for n in range(PUSH_VECTORS_MAX + 1)]
     assert code(await sent(running, device, *many)) == (413, "too_large")
-    assert (await sent(running, device, *many[:-1])).json()["taken"] == VECTORS_PUSH_MAX
+    assert (await sent(running, device, *many[:-1])).json()["taken"] == PUSH_VECTORS_MAX
     big = vector_json("x" * VECTORS_BODY_BYTES_MAX, 1, 2)
     assert code(await sent(running, device, big)) == (413, "too_large")
     chance = random.Random(4)

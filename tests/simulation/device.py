@@ -116,6 +116,7 @@ class Device:
                 config=_CONFIG,
                 sources=Sources(now_ms=self.wall_ms, random=self._random_of(chance)),
                 connect=wire.connect,
+                embedder="off",  # it works in the background, and here nothing does
             )
         except Crash:
             self.world.fault("crash while opening", self.name)
