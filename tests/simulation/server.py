@@ -31,7 +31,7 @@ __all__ = ["Process", "Server"]
 
 PROCESSES: Final = 2
 _TABLES: Final = (
-    "tokens, challenges, devices, accounts, spaces, members, invitations, invitation_spaces, writers, log, refusals, "
+    "vectors, vector_heads, models, texts, tokens, challenges, devices, accounts, spaces, members, invitations, invitation_spaces, writers, log, refusals, "
     "materializations, documents, quarantine"
 )
 _COMPARE_MS: Final = 3_000
