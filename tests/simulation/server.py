@@ -31,8 +31,8 @@ __all__ = ["Process", "Server"]
 
 PROCESSES: Final = 2
 _TABLES: Final = (
-    "vectors, vector_heads, models, texts, tokens, challenges, devices, accounts, spaces, members, invitations, invitation_spaces, writers, log, refusals, "
-    "materializations, documents, quarantine"
+    "tokens, challenges, devices, accounts, spaces, members, invitations, invitation_spaces, writers, log, refusals, "
+    "materializations, documents, quarantine, texts, vectors, vector_heads, models"
 )
 _COMPARE_MS: Final = 3_000
 
