@@ -193,7 +193,8 @@ class Database:
                     config=self.config,
                 )
                 if prepare is not None:
-                    transaction(connection, "BEGIN IMMEDIATE", prepare)
+                    wait_s = self.config.busy_timeout_ms / 1_000 if self.is_shared else None
+                    transaction(connection, "BEGIN IMMEDIATE", prepare, wait_s=wait_s)
             except BaseException:
                 connection.close()
                 raise
