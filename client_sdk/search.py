@@ -31,7 +31,7 @@ import msgspec
 from client_sdk.database import Connection
 from client_sdk.embedding.errors import EmbeddingProblem
 from client_sdk.errors import NotAvailable, QueryError, RecordNotFound
-from client_sdk.matching import ranking
+from client_sdk.matching import matched
 from client_sdk.meaning.errors import MeaningOff
 from client_sdk.meaning.meaning import Asking, live_name
 from client_sdk.meaning.stored import hash_of, text_of
@@ -63,7 +63,6 @@ RANKED_MAX: Final = 5_000
 
 # What reciprocal rank fusion adds to a rank (Cormack, Clarke and Büttcher, SIGIR 2009).
 _RANK_OFFSET: Final = 60
-_FEW_DOCS: Final = 10_000  # documents: up to as many it pays to name them to SQLite, 1 ms
 _LOOKUP_MAX: Final = 500  # rows in one statement: its plan is cached, and SQLite's limit of parameters is far
 _BY_TEXT: Final = frozenset({"text"})
 _told: set[type[EmbeddingProblem]] = set()  # a program that searches at each key is warned once of each
@@ -222,10 +221,10 @@ class Search(Asked[R]):
             self.source.meaning.prepare_and_stir(self._asking)
 
     def hits(self, connection: Connection, *, is_all: bool) -> list[Hit[R]]:
-        """Return what has all words, or any; by meaning it is one and the same."""
+        """Return what has all words, or any. Meaning asks once, with all."""
         if not self._typed.parts or not self._limit:
             return []
-        if self._asking is not None and self._asking.question is not None:
+        if is_all and self._asking is not None and self._asking.question is not None:
             by_meaning = self._by_meaning(connection, self._asking)
             if by_meaning:
                 return by_meaning
@@ -284,16 +283,14 @@ class Search(Asked[R]):
             docs = [row[0] for row in connection.execute(sql, parameters)]
             if not docs:
                 return []
-        is_text = self._mode == "hybrid" and asking.question is not None
-        words = expression(asking.question, self._typed) if is_text and asking.question else ""
-        matched = [
-            (
-                table,
-                self._matched(connection, table, words, max(CANDIDATES, self._limit), docs) if words else (),
-            )
+        question = asking.question if self._mode == "hybrid" else None
+        words = "" if question is None else expression(question, self._typed)
+        most = max(CANDIDATES, self._limit)
+        by_words = [
+            (table, matched(connection, self._plan, table, words, limit=most, docs=docs) if words else ())
             for table in (self._index.tables if tables is None else tables)
         ]
-        fused = Fused(asking, matched, docs, is_text=is_text, top=self._limit, without=without)
+        fused = Fused(asking, by_words, docs, is_text=question is not None, top=self._limit, without=without)
         take = self._limit
         while True:
             placed = fused.best(take)
@@ -324,44 +321,11 @@ class Search(Asked[R]):
 
     # -- By words
 
-    def _matched(
-        self,
-        connection: Connection,
-        table: TextTable,
-        expression: str,
-        limit: int,
-        docs: Sequence[int] | None = None,
-    ) -> list[tuple[float, int]]:
-        """Return rank and rowid of what a text table finds within the filter, best first.
-
-        ``docs``: the documents that fit, where that is known.
-        """
-        where, parameters = self._plan.where()
-        rows, text = f'"{self._plan.table.name}"', f'"{table.name}"'
-        doc = f"{text}.rowid" + (f" >> {ITEM_BITS}" if table.list_field else "")
-        matches = f"SELECT {text}.rank, {text}.rowid FROM {text}"
-        if not where:
-            sql = f"{matches} WHERE {text} MATCH ? ORDER BY {text}.rank LIMIT ?"
-            return connection.execute(sql, (expression, limit)).fetchall()
-        if docs is not None and len(docs) <= _FEW_DOCS:
-            # The plus signs keep FTS5 from doing more: it is to rank what fits, and nothing else.
-            sql = (
-                f"{matches} WHERE {text} MATCH ? AND +{doc} IN (SELECT value FROM json_each(?))"
-                f" ORDER BY +{text}.rank LIMIT ?"
-            )
-            return connection.execute(sql, (expression, str(list(docs)), limit)).fetchall()
-        # CROSS JOIN: words first, in the order of their rank, and then filtered until there are enough.
-        sql = (
-            f"{matches} CROSS JOIN {rows} ON {rows}.doc = {doc} WHERE {text} MATCH ? AND {where}"
-            f" ORDER BY {text}.rank LIMIT ?"
-        )
-        return connection.execute(sql, (expression, *parameters, limit)).fetchall()
-
     def _find(self, connection: Connection, expression: str, *, ranked_max: int | None) -> list[Found]:
         found: list[Found] = []
         for number, table in enumerate(self._index.tables):
-            sql, parameters = ranking(connection, self._plan, table, expression, newest=ranked_max)
-            for rank, rowid in connection.execute(sql, (*parameters, self._limit)):
+            rows = matched(connection, self._plan, table, expression, limit=self._limit, newest=ranked_max)
+            for rank, rowid in rows:
                 if table.list_field:
                     found.append((rank, number, rowid >> ITEM_BITS, rowid & (1 << ITEM_BITS) - 1, table))
                 else:
