@@ -27,7 +27,7 @@ from client_sdk.workload import SCHEMA as WORKLOAD_SCHEMA
 
 __all__ = ["FORMAT", "join", "prepare", "rebuild"]
 
-FORMAT: Final = 3
+FORMAT: Final = 2
 
 # The fingerprint of tables that are not filled yet: an opening that ends in between leaves them to the next one.
 _EMPTY: Final = ""
@@ -41,15 +41,22 @@ _OWN = (
     ) WITHOUT ROWID""",
 )
 
-_SINCE: Final[dict[int, tuple[str, ...]]] = {  # what files of a format lack of the next one
-    1: (
-        "ALTER TABLE pjais_state ADD COLUMN commits INTEGER NOT NULL DEFAULT 0",
-        *NOTICES_SCHEMA,
-        *WORKLOAD_SCHEMA,
-        TIPS_SCHEMA,
-    ),
-    2: VECTORS_SCHEMA,
-}
+_ALL: Final = (
+    *_OWN,
+    *LOG_SCHEMA,
+    *OUTBOX_SCHEMA,
+    *STATE_SCHEMA,
+    *NOTICES_SCHEMA,
+    *WORKLOAD_SCHEMA,
+    *VECTORS_SCHEMA,
+)
+_SINCE_1: Final = (  # what files of format 1 lack
+    "ALTER TABLE pjais_state ADD COLUMN commits INTEGER NOT NULL DEFAULT 0",
+    *NOTICES_SCHEMA,
+    *WORKLOAD_SCHEMA,
+    TIPS_SCHEMA,
+    *VECTORS_SCHEMA,
+)
 
 
 def prepare(connection: Connection, tables: Iterable[Table], path: str | os.PathLike[str]) -> list[Table]:
@@ -59,21 +66,8 @@ def prepare(connection: Connection, tables: Iterable[Table], path: str | os.Path
         NewerFile: a newer version of this package made the file.
     """
     version = _version(connection, path)
-    if version == 0:
-        for statement in (
-            *_OWN,
-            *LOG_SCHEMA,
-            *OUTBOX_SCHEMA,
-            *STATE_SCHEMA,
-            *NOTICES_SCHEMA,
-            *WORKLOAD_SCHEMA,
-            *VECTORS_SCHEMA,
-        ):
-            connection.execute(statement)
-    else:
-        for older in range(version, FORMAT):
-            for statement in _SINCE[older]:
-                connection.execute(statement)
+    for statement in {0: _ALL, 1: _SINCE_1}.get(version, ()):
+        connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {FORMAT}")
     held = _held(connection)
     declared = {table.name: table for table in tables}

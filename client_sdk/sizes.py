@@ -43,7 +43,7 @@ _TEXT_PREFIX: Final = "pjais_text_"  # what text search keeps of a collection
 
 
 class CollectionSize(msgspec.Struct, frozen=True):
-    """Bytes, to within a sixth: rows with their lists, indexes, and updates with their administration."""
+    """Bytes, within a fifth where that was compared: rows with lists, indexes, updates with their administration."""
 
     data_bytes: int = 0
     index_bytes: int = 0

@@ -3,7 +3,7 @@
 A day is made from a seed: somebody opens the application some times, looks at the personas, talks with a few
 of them, leafs through memories and conversations. Each screen asks for what it shows, again whenever it is
 shown: the queries are those of the screens, with `cached()`, and the writes those that talking makes. Nothing
-is embedded meanwhile: a model takes 240 MB and a core for twenty minutes, and has its own benchmark.
+is embedded meanwhile: that takes a core for many minutes, and has its own benchmark.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from client_sdk.embedding import MiniLm
 from client_sdk.hub import Conversation, Hub, Memory, Message, Persona
 from loadtests.bench.data import memories
 from loadtests.bench.report import percentile, report
@@ -39,7 +40,7 @@ async def bench_product(folder: Path, *, records: int) -> None:
         personas = await _fill(hub, records)
         await _ask(hub, personas)
         await _a_day(hub, personas)
-        await _memory(hub, personas, records)
+    await asyncio.to_thread(_memory, path, records)
     times = [await asyncio.to_thread(_open_cold, path) for _ in range(5)]
     p50 = statistics.median(times) * 1e3
     report("cold open with import", p50, "ms (p50)", target="<= 400 ms", is_reached=p50 <= 400)
@@ -195,7 +196,24 @@ async def _visit(hub: Hub, chance: random.Random, persona: str) -> int:
     return writes + 1
 
 
-async def _memory(hub: Hub, personas: list[Persona], records: int) -> None:
+def _memory(path: Path, records: int) -> None:
+    """Print what a process takes that does nothing else: this file, run as a program."""
+    command = [sys.executable, "-m", "loadtests.bench.product", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    now, most, with_model = map(float, done.stdout.split())
+    report(
+        f"memory with {records:,} records and {LIVE:,} live queries",
+        now,
+        "MB resident",
+        most_ever=most,
+        with_a_model=with_model,
+        target="< 300 MB, without a model",
+        is_reached=now < 300,
+    )
+
+
+async def _be_open(path: str) -> None:
+    """Open the file with live queries, and print the MB: resident, the most ever, and with a model loaded."""
     heard = asyncio.Event()
     left = LIVE
 
@@ -205,22 +223,18 @@ async def _memory(hub: Hub, personas: list[Persona], records: int) -> None:
         if not left:
             heard.set()
 
-    for n in range(LIVE):
-        query = hub.memories.where(persona_id=personas[n % PERSONAS].id).where(
-            "importance", ">=", n // PERSONAS
-        )
-        query.order_by("importance", "desc").limit(20).subscribe(callback)
-    await heard.wait()
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    now = _resident_mb()
-    report(
-        f"memory with {records:,} records and {LIVE:,} live queries",
-        now,
-        "MB resident",
-        most_ever=most,
-        target="< 300 MB",
-        is_reached=now < 300,
-    )
+    async with Hub.open(path, key=KEY, embedder="off") as hub:
+        personas = await hub.personas.all()
+        for n in range(LIVE):
+            persona = personas[n % PERSONAS].id
+            query = hub.memories.where(persona_id=persona).where("importance", ">=", n // PERSONAS)
+            query.order_by("importance", "desc").limit(20).subscribe(callback)
+        await heard.wait()
+        now, most = _resident_mb(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        model = MiniLm()
+        await model.embed(["what it rained on"], kind="query")
+        print(now, most, _resident_mb())
+        await model.close()
 
 
 def _resident_mb() -> float:
@@ -242,3 +256,7 @@ def _open_cold(path: Path) -> float:
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
     )
     return float(done.stdout)
+
+
+if __name__ == "__main__":
+    asyncio.run(_be_open(sys.argv[1]))
