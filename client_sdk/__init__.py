@@ -1,16 +1,17 @@
 """An encrypted, offline-first database for one device, with sync: typed records, live queries, no network needed.
 
-``open`` is the door (`client_sdk.client`). Errors are in `client_sdk.errors`, record declarations come from the kernel.
+``open`` is the door (`client_sdk.opening`). Errors are in `client_sdk.errors`, declarations come from the kernel.
 """
 
 from __future__ import annotations
 
-from client_sdk.client import Client, open
+from client_sdk.client import Client
 from client_sdk.collection import Collection
 from client_sdk.config import Config
 from client_sdk.events import Event, Missed
 from client_sdk.keys import KeyFile, OsKeyring
 from client_sdk.metrics import Metrics
+from client_sdk.opening import open
 from client_sdk.query import Query
 from client_sdk.search import Hit, Search
 from client_sdk.storage import StorageAlert

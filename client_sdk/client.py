@@ -1,4 +1,4 @@
-"""The door: open an encrypted file, and everything that the application does with it begins here.
+"""An open device: everything that the application does with its file begins here.
 
 ::
 
@@ -15,58 +15,41 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
-import sys
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
-from types import TracebackType
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from client_sdk.advisor import Advisor
 from client_sdk.collection import Collection
-from client_sdk.commit import Corridor, Sources
-from client_sdk.config import Config
-from client_sdk.database import Connect, Connection, Database, connect_sqlcipher
+from client_sdk.commit import Sources
 from client_sdk.errors import ClientError, ClosedClient, QueryError
 from client_sdk.instances import Lookout
-from client_sdk.keys import KeySource, derive_key, resolve_key
 from client_sdk.meaning.errors import MeaningOff
 from client_sdk.meaning.meaning import Meaning, Progress
-from client_sdk.migrate import join, prepare, rebuild
 from client_sdk.observing import Observing
 from client_sdk.reading import Reading
-from client_sdk.reseal import reseal
 from client_sdk.rows import Table
-from client_sdk.seal import Seals, load_keys
 from client_sdk.sql import SqlRow, run_sql, tables_read
 from client_sdk.sync.account import Account
 from client_sdk.sync.board import Board
 from client_sdk.sync.replica import Replica
-from client_sdk.sync.runner import Runner
 from client_sdk.sync.shared import SharedSwitch
 from client_sdk.sync.status import Status
 from client_sdk.sync.switch import Switch
-from client_sdk.sync.transport import WebSocketTransport
 from client_sdk.views import Rerun
 from client_sdk.workload import Workload
 from client_sdk.writer import Transaction, Writer
-from crdt.ids import client_id, incarnation
-from crdt.schema import Record, schema_of
+from crdt.schema import Record
 
 if TYPE_CHECKING:
     from client_sdk.embedding.embedder import Embedder
+    from client_sdk.sync.runner import Runner
 
-__all__ = ["Client", "Opening", "open"]
+__all__ = ["Client"]
 
 R = TypeVar("R", bound=Record)
 
 _log = logging.getLogger(__name__)
-
-DEFAULT_EMBEDDER: Embedder | Literal["off"] | None = None
-"""What embeds where nothing is said; None is the default model. A seam for tests, most of which need no model."""
-
-SYSTEM = Sources(now_ms=lambda: time.time_ns() // 1_000_000, random=os.urandom)
 
 
 class Client(Observing):
@@ -211,6 +194,7 @@ class Client(Observing):
 
         With ``multi_instance`` one of the instances that are connected syncs the file for all.
         """
+        await asyncio.to_thread(_import_sync)
         await self._switch.connect()
 
     async def synced(self, timeout: float | None = None) -> None:
@@ -220,6 +204,7 @@ class Client(Observing):
             SyncTimeout: not within ``timeout`` seconds.
             ClientError: it cannot come to that without somebody doing something: `status`'s last error.
         """
+        await asyncio.to_thread(_import_sync)
         await self._switch.synced(timeout)
 
     async def disconnect(self) -> None:
@@ -287,6 +272,9 @@ class Client(Observing):
         return self._switch.runner
 
     def _make_runner(self, on_status: Callable[[Status], None] | None) -> Runner:
+        from client_sdk.sync.runner import Runner
+        from client_sdk.sync.transport import WebSocketTransport
+
         membership = self._account.require()
 
         def told(status: Status) -> None:
@@ -311,125 +299,7 @@ class Client(Observing):
         self._account.require()
 
 
-class Opening:
-    """What `open` returns: use it as ``async with``, or await it and call `Client.close` yourself."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-        self._client: Client | None = None
-
-    def __await__(self) -> Generator[Any, None, Client]:
-        """Open the file."""
-        return self._make().__await__()  # type: ignore[no-any-return]
-
-    async def __aenter__(self) -> Client:
-        """Open the file."""
-        self._client = client = await self
-        return client
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        if self._client is not None:
-            await self._client.close()
-
-
-def open(
-    path: str | os.PathLike[str],
-    *,
-    records: Iterable[type[Record]],
-    key: KeySource = None,
-    config: Config | None = None,
-    sources: Sources = SYSTEM,
-    connect: Connect = connect_sqlcipher,
-    multi_instance: bool = False,
-    embedder: Embedder | Literal["off"] | None = None,
-    old_embedder: Embedder | None = None,
-) -> Opening:
-    """Open the encrypted file at ``path``, or make it, for some record classes.
-
-    ``key``: 32 bytes, ``KeyFile(path)``, or ``OsKeyring(...)`` (the default). ``sources`` (time and chance)
-    and ``connect`` are seams for tests.
-
-    ``multi_instance``: other instances may have the file open as well, in this process or another, if all say so and
-    name the same record classes. Each sees within 50 ms what the others commit, and one of them syncs for all.
-
-    ``embedder``: what turns texts into vectors for search by meaning. The default model needs nothing and is loaded
-    when it is first needed; "off": nothing is embedded. ``old_embedder``: the one before, to search by the vectors that
-    it made until there are new ones; the default model is known without. Whoever gives one closes it.
-
-    Raises, when entered: `SchemaError`, `WrongKey`, `DamagedFile`, `NotADatabase`, `NewerFile`, `FileInUse`,
-    `DeclaredOtherwise`, `FileUnreachable`, `ReadOnlyFile`, `DiskFull`, and the `KeyProblem` errors.
-    """
-    named = tuple(records)
-    chosen = DEFAULT_EMBEDDER if embedder is None else embedder
-
-    def make(
-        writer: Writer, tables: dict[type[Record], Table], account: Account, board: Board | None
-    ) -> Client:
-        return Client(writer, tables, account, sources, board, chosen, old_embedder)
-
-    return Opening(
-        lambda: _open(path, named, key, config or Config(), sources, connect, multi_instance, make)
-    )
-
-
-async def _open(
-    path: str | os.PathLike[str],
-    records: tuple[type[Record], ...],
-    key: KeySource,
-    config: Config,
-    sources: Sources,
-    connect: Connect,
-    multi_instance: bool,
-    make: Callable[[Writer, dict[type[Record], Table], Account, Board | None], Client],
-) -> Client:
-    seals = Seals()
-    tables = {record: Table(schema_of(record), seals) for record in records}
-    by_name = {table.name: table for table in tables.values()}
-    if len(by_name) != len(tables):
-        raise QueryError("two of the record classes name the same collection")
-    if config.switch_interval_ms:
-        sys.setswitchinterval(min(sys.getswitchinterval(), config.switch_interval_ms / 1_000))
-    raw = await asyncio.to_thread(resolve_key, key, path)
-    stale: list[Table] = []
-    database = await Database.open(
-        path,
-        raw,
-        config=config,
-        connect=connect,
-        prepare=lambda connection: stale.extend(prepare(connection, by_name.values(), path)),
-        multi_instance=multi_instance,
-        join=lambda connection: join(connection, by_name.values(), path),
-    )
-    try:
-
-        def enter(connection: Connection) -> Corridor:
-            seals.keys = load_keys(connection, sources.random)
-            corridor = Corridor(
-                connection,
-                by_name,
-                seals=seals,
-                opening=incarnation(sources.random(8)),
-                client=client_id(sources.random(7)),
-                sources=sources,
-                document_bytes_max=config.hot_document_bytes,
-                is_shared=multi_instance,
-            )
-            corridor.begin()
-            rebuild(corridor, stale)
-            reseal(corridor, stale)
-            corridor.finish()
-            return corridor
-
-        writer = Writer(database, await database.write(enter))
-        database.admit()
-        account = await Account.load(writer, sources.random)
-        board = None
-        if multi_instance:
-            board = Board(database.path, derive_key(raw, b"sync status"), sources.random)
-        return make(writer, tables, account, board)
-    except BaseException:
-        await database.close()
-        raise
+def _import_sync() -> None:
+    """Import what only a device that connects needs: 40 ms, in a thread, instead of with everything."""
+    import client_sdk.sync.runner
+    import client_sdk.sync.transport  # noqa: F401

@@ -11,7 +11,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-import client_sdk.client
+import client_sdk.opening
 
 __all__ = ["pytest_plugins"]
 
@@ -28,7 +28,7 @@ settings.register_profile("thorough", base, max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # A test that says nothing of meaning gets none: no model is loaded for it.
-client_sdk.client.DEFAULT_EMBEDDER = "off"
+client_sdk.opening.DEFAULT_EMBEDDER = "off"
 
 # The operating system's secret store is a person's: a test that wants one puts in its own.
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from client_sdk.commit import Committed
-from client_sdk.sync.runner import Runner
 from client_sdk.sync.status import Status
+
+if TYPE_CHECKING:
+    from client_sdk.sync.runner import Runner
 
 __all__ = ["MakeRunner", "Switch"]
 
-MakeRunner = Callable[[Callable[[Status], None] | None], Runner]
+MakeRunner: TypeAlias = "Callable[[Callable[[Status], None] | None], Runner]"
 """Makes a runner that tells each new status; it raises `NotRegistered`."""
 
 

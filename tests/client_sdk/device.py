@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import client_sdk
-from client_sdk.client import Client, Opening
+from client_sdk.client import Client
 from client_sdk.commit import Corridor, Sources
 from client_sdk.database import Connect, Connection, connect_sqlcipher
+from client_sdk.opening import Opening
 from client_sdk.rows import Table
 from crdt.contents import add_digests
 from crdt.document import Document

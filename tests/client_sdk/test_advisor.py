@@ -9,7 +9,7 @@ from typing import Any
 import client_sdk
 from client_sdk import Client, Collection, Config, Record
 from client_sdk.advisor import RUNS_MIN
-from client_sdk.client import Opening
+from client_sdk.opening import Opening
 from tests.client_sdk.device import KEY, sources
 
 

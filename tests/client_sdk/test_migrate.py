@@ -40,7 +40,7 @@ def new() -> type[Record]:
 
 def opening(
     path: Path, *records: type[Record], seed: int = 1, connect: Connect = connect_sqlcipher
-) -> client_sdk.client.Opening:
+) -> client_sdk.opening.Opening:
     return client_sdk.open(path, records=records, key=KEY, sources=sources(seed), connect=connect)
 
 

@@ -14,7 +14,6 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from client_sdk import Client, ValidationError
-from client_sdk.client import open as open_client
 from client_sdk.errors import (
     AlreadyRegistered,
     DamagedFile,
@@ -30,6 +29,7 @@ from client_sdk.errors import (
     SyncTimeout,
     WrongKey,
 )
+from client_sdk.opening import open as open_client
 from crdt import wire
 from crdt.errors import ProtocolMismatch as KernelProtocolMismatch
 from tests.client_sdk.device import KEY, check_laws

@@ -76,7 +76,7 @@ class Tapped(WebSocketTransport):
 def tapped(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Return what goes over every connection from now on."""
     Tapped.frames = []
-    monkeypatch.setattr("client_sdk.client.WebSocketTransport", Tapped)
+    monkeypatch.setattr("client_sdk.sync.transport.WebSocketTransport", Tapped)
     return Tapped.frames
 
 

@@ -103,13 +103,13 @@ MUTANTS: Final = (
     # -- Who writes
     Mutant(
         "incarnation not renewed at open",
-        "client_sdk/client.py",
+        "client_sdk/opening.py",
         "opening=incarnation(sources.random(8)),",
         "opening=incarnation(__import__('pathlib').Path(path).parent.name.encode()[:8].ljust(8)),",
     ),
     Mutant(
         "client id not renewed at open",
-        "client_sdk/client.py",
+        "client_sdk/opening.py",
         "client=client_id(sources.random(7)),",
         "client=client_id(__import__('pathlib').Path(path).parent.name.encode()[:7].ljust(7)),",
     ),
