@@ -137,11 +137,14 @@ class Corridor:
         self.state.cursor = max(self.state.cursor, self.read_through)
 
     def finish(self) -> Committed:
-        """Write the state's row; the last statement before COMMIT."""
+        """Write the state's row; the last statement before COMMIT. A transaction that only read writes nothing, unless
+        other instances are to hear of it.
+        """
         state, committed = self.state, self.committed
         state.clock = self.clock.last
-        state.commits += 1
-        state.write(self.connection)
+        if self.is_shared or committed.changes or state != self._before[4]:
+            state.commits += 1
+            state.write(self.connection)
         committed.pending, committed.commits = self.outbox.pending, state.commits
         if self.is_shared:
             notices.leave(

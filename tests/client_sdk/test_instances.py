@@ -197,7 +197,7 @@ async def test_an_owner_leaves_no_notices(tmp_path: Path) -> None:
     async with open_device(tmp_path / "a.db") as client:
         await client.collection(Note).insert(Note(title="a"))
         assert await client.sql("SELECT * FROM pjais_notices") == []
-        assert [tuple(row) for row in await client.sql("SELECT commits FROM pjais_state")] == [(2,)]
+        assert [tuple(row) for row in await client.sql("SELECT commits FROM pjais_state")] == [(1,)]
 
 
 # ------------------------------------------------------------------------------------------------- what is sent
