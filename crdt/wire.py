@@ -33,6 +33,8 @@ A session
 6. `Fetch` asks for one record's document when an update could not be applied; the answer is a `Documents` with
    ``after`` = ``through`` = 0, which moves no cursor.
 
+Vectors and searches travel beside all this: `crdt.requests`.
+
 Frames of one session are handled in order. A frame that is not understood ends the session, and only the session.
 
 The shapes are the classes below; names of fields do not travel. Strings are UTF-8; times are milliseconds since 1970;
@@ -49,6 +51,7 @@ import msgspec
 
 from crdt.errors import FrameTooLarge, MalformedFrame, ProtocolMismatch
 from crdt.limits import COMPRESS_FROM_BYTES, DECOMPRESSED_BYTES_MAX, FRAME_BYTES_MAX
+from crdt.requests import Answer, Request
 
 if sys.version_info >= (3, 14):  # pragma: no cover
     from compression import zstd
@@ -248,8 +251,8 @@ class Failure(_Part, frozen=True, tag=21):
     retry_after_ms: int | None = None
 
 
-FromDevice = Hello | Push | Received | Verify | Fetch
-FromServer = Welcome | Ack | Page | Documents | Verified | Failure
+FromDevice = Hello | Push | Received | Verify | Fetch | Request
+FromServer = Welcome | Ack | Page | Documents | Verified | Failure | Answer
 
 _encoder = msgspec.msgpack.Encoder()
 _device_decoder: msgspec.msgpack.Decoder[FromDevice] = msgspec.msgpack.Decoder(FromDevice)

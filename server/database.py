@@ -34,7 +34,7 @@ from asyncpg.pool import PoolConnectionProxy
 from server.errors import DatabaseUnavailable, MigrationChanged, UnsafeDatabase, UnsupportedDatabase
 from server.settings import Settings
 
-__all__ = ["Connection", "Database", "Migration", "check_supported", "released_migrations"]
+__all__ = ["Connection", "Database", "Migration", "check_supported", "released_migrations", "storable"]
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"  # generic in the stubs only
 T = TypeVar("T")
@@ -233,6 +233,11 @@ class Database:
             raise _unavailable(self._url, error) from error
         finally:
             await connection.close()
+
+
+def storable(text: str) -> str:
+    """Return a text as Postgres can hold it: with neither NUL nor half of a surrogate pair."""
+    return text.replace("\0", " ").encode(errors="replace").decode()
 
 
 async def _apply(

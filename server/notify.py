@@ -9,9 +9,9 @@ A lost notice costs delay, never data: whoever is woken reads the log after its 
 heads of the spaces that are listened for are compared with the table. Both connections come back by themselves, with
 backoff; what happened meanwhile is found by the comparison that follows.
 
-Two channels: ``pjais_heads`` (a log grew) and ``pjais_materialized`` (documents and digest stand at a position). A
-payload is ``space number``, several of them separated by commas. `tell` is for those who hold a connection of their
-own, as `server.materialize` does.
+Three channels: ``pjais_heads`` (a log grew), ``pjais_vectors`` (vectors did) and ``pjais_materialized`` (documents and
+digest stand at a position). A payload is ``space number``, several of them separated by commas. `tell` is for those who
+hold a connection of their own, as `server.materialize` does.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ import structlog
 
 from server.errors import CannotServe
 
-__all__ = ["HEADS", "MATERIALIZED", "Connect", "Listener", "Notify", "read_notices", "tell"]
+__all__ = ["HEADS", "MATERIALIZED", "VECTORS", "Connect", "Listener", "Notify", "read_notices", "tell"]
 
 HEADS: Final = "pjais_heads"
+VECTORS: Final = "pjais_vectors"
 MATERIALIZED: Final = "pjais_materialized"
 
 #: A payload ends at 8,000 bytes (Postgres' NOTIFY_PAYLOAD_MAX_LENGTH); one notice takes at most 57.
@@ -57,10 +58,13 @@ Connect = Callable[[], Awaitable["asyncpg.Connection[Any]"]]
 
 
 class Listener(Protocol):
-    """Whoever wants to know. Both are called on the event loop, must not block and may come more than once."""
+    """Whoever wants to know. All are called on the event loop, must not block and may come more than once."""
 
     def on_head(self, space: UUID, head: int) -> None:
         """The log of the space has grown to ``head``."""
+
+    def on_vectors(self, space: UUID, head: int) -> None:
+        """The newest vector of the space is at ``head``."""
 
     def on_materialized(self, space: UUID, position: int) -> None:
         """Documents and digest of the space stand at ``position``."""
@@ -89,7 +93,8 @@ class Notify:
         self._connect = connect
         self._compare_interval_s = compare_interval_s
         self._listeners_by_space: dict[UUID, set[Listener]] = {}
-        self._head_by_space: dict[UUID, int] = {}  # not yet told to other processes
+        # Not yet told to other processes.
+        self._untold: dict[str, dict[UUID, int]] = {HEADS: {}, VECTORS: {}}
         self._work = asyncio.Event()
         self._must_compare = False
         #: Set while the listening connection stands. A process whose connection is down still has the comparison.
@@ -109,9 +114,13 @@ class Notify:
 
     def announce(self, space: UUID, head: int) -> None:
         """The log of the space stands at ``head``, durably. Wakes this process now and the others soon."""
-        self._wake_head(space, head)
-        self._head_by_space[space] = max(head, self._head_by_space.get(space, 0))
-        self._work.set()
+        self._wake(HEADS, space, head)
+        self._tell_later(HEADS, space, head)
+
+    def announce_vectors(self, space: UUID, head: int) -> None:
+        """The newest vector of the space is at ``head``, durably. Wakes as `announce` does."""
+        self._wake(VECTORS, space, head)
+        self._tell_later(VECTORS, space, head)
 
     async def run(self) -> None:
         """Tell and listen until cancelled; a lost connection is replaced."""
@@ -119,13 +128,19 @@ class Notify:
             tasks.create_task(self._keep(self._tell_and_compare), name="notify: tell")
             tasks.create_task(self._keep(self._listen), name="notify: listen")
 
-    def _wake_head(self, space: UUID, head: int) -> None:
+    def _wake(self, channel: str, space: UUID, number: int) -> None:
         for listener in tuple(self._listeners_by_space.get(space, ())):
-            listener.on_head(space, head)
+            if channel == HEADS:
+                listener.on_head(space, number)
+            elif channel == VECTORS:
+                listener.on_vectors(space, number)
+            else:
+                listener.on_materialized(space, number)
 
-    def _wake_materialized(self, space: UUID, position: int) -> None:
-        for listener in tuple(self._listeners_by_space.get(space, ())):
-            listener.on_materialized(space, position)
+    def _tell_later(self, channel: str, space: UUID, number: int) -> None:
+        untold = self._untold[channel]
+        untold[space] = max(number, untold.get(space, 0))
+        self._work.set()
 
     async def _keep(self, use: Callable[[asyncpg.Connection[Any]], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()
@@ -159,8 +174,8 @@ class Notify:
     async def _listen(self, connection: asyncpg.Connection[Any]) -> None:
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())
-        await connection.add_listener(HEADS, self._on_head_notice)
-        await connection.add_listener(MATERIALIZED, self._on_materialized_notice)
+        for channel in (HEADS, VECTORS, MATERIALIZED):
+            await connection.add_listener(channel, self._on_notice)
         self._must_compare = True  # what was announced while nobody listened
         self._work.set()
         self.listening.set()
@@ -174,13 +189,9 @@ class Notify:
             self.listening.clear()
         raise ConnectionResetError("Postgres ended the listening connection")
 
-    def _on_head_notice(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        for space, head in read_notices(str(payload)):
-            self._wake_head(space, head)
-
-    def _on_materialized_notice(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        for space, position in read_notices(str(payload)):
-            self._wake_materialized(space, position)
+    def _on_notice(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
+        for space, number in read_notices(str(payload)):
+            self._wake(channel, space, number)
 
     async def _tell_and_compare(self, connection: asyncpg.Connection[Any]) -> None:
         loop = asyncio.get_running_loop()
@@ -190,14 +201,9 @@ class Notify:
                 self._must_compare = False
                 await self._compare(connection, tuple(self._listeners_by_space))
                 next_comparison = loop.time() + self._compare_interval_s
-            if self._head_by_space:
-                told, self._head_by_space = self._head_by_space, {}
-                try:
-                    await tell(connection, HEADS, told)
-                except BaseException:
-                    for space, head in told.items():  # the next connection tells it
-                        self._head_by_space[space] = max(head, self._head_by_space.get(space, 0))
-                    raise
+            if any(self._untold.values()):
+                for channel in [name for name, numbers in self._untold.items() if numbers]:
+                    await self._tell_due(connection, channel)
                 continue
             self._work.clear()
             if self._must_compare:
@@ -206,13 +212,24 @@ class Notify:
                 async with asyncio.timeout_at(next_comparison):
                     await self._work.wait()
 
+    async def _tell_due(self, connection: asyncpg.Connection[Any], channel: str) -> None:
+        told, self._untold[channel] = self._untold[channel], {}
+        try:
+            await tell(connection, channel, told)
+        except BaseException:
+            for space, number in told.items():  # the next connection tells it
+                self._tell_later(channel, space, number)
+            raise
+
     async def _compare(self, connection: asyncpg.Connection[Any], spaces: Iterable[UUID]) -> None:
         rows = await connection.fetch(
-            "SELECT space_id, head, coalesce(position, 0) AS materialized "
-            "FROM spaces LEFT JOIN materializations USING (space_id) WHERE space_id = ANY($1::uuid[])",
+            "SELECT space_id, spaces.head, coalesce(position, 0) AS materialized, "
+            "coalesce(vector_heads.head, 0) AS vectors FROM spaces LEFT JOIN materializations USING (space_id) "
+            "LEFT JOIN vector_heads USING (space_id) WHERE space_id = ANY($1::uuid[])",
             list(spaces),
             timeout=_ANSWER_TIMEOUT_S,
         )
         for row in rows:
-            self._wake_head(row["space_id"], row["head"])
-            self._wake_materialized(row["space_id"], row["materialized"])
+            self._wake(HEADS, row["space_id"], row["head"])
+            self._wake(VECTORS, row["space_id"], row["vectors"])
+            self._wake(MATERIALIZED, row["space_id"], row["materialized"])

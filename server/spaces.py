@@ -55,13 +55,17 @@ class Invitation:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A space as one of its devices meets it. A cursor below ``documents_until`` may stand amid documents."""
+    """A space as one of its devices meets it. A cursor below ``documents_until`` may stand amid documents.
+
+    ``vectors``: the position of its newest vector.
+    """
 
     space: UUID
     generation: UUID
     head: int
     materialized: int
     documents_until: int
+    vectors: int
 
 
 async def add_account(connection: Connection, account: UUID, *, space: UUID, generation: UUID) -> None:
@@ -83,9 +87,10 @@ async def add_member(connection: Connection, space: UUID, device: UUID) -> None:
 async def member(connection: Connection, space: UUID, device: UUID) -> Member | None:
     """Return the space as this device meets it, or None if it is not in it."""
     row = await connection.fetchrow(
-        "SELECT space_id, generation, head, coalesce(position, 0) AS materialized, documents_until "
+        "SELECT space_id, generation, spaces.head, coalesce(position, 0) AS materialized, documents_until, "
+        "coalesce(vector_heads.head, 0) AS vectors "
         "FROM spaces JOIN members USING (space_id) LEFT JOIN materializations USING (space_id) "
-        "WHERE space_id = $1 AND device_id = $2",
+        "LEFT JOIN vector_heads USING (space_id) WHERE space_id = $1 AND device_id = $2",
         space,
         device,
     )

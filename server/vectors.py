@@ -14,12 +14,32 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from crdt.limits import PUSH_VECTORS_MAX, VECTORS_MODELS_MAX
+from crdt.limits import (
+    COLLECTION_NAME_BYTES_MAX,
+    PUSH_VECTORS_MAX,
+    RECORD_ID_BYTES_MAX,
+    VECTOR_HASH_BYTES_MAX,
+    VECTOR_MODEL_BYTES_MAX,
+    VECTORS_MODELS_MAX,
+)
 from crdt.vectors import SCALE_BYTES, packed_vector, unpacked_vector
-from server.database import Connection
-from server.errors import ModelMismatch, TooLarge
+from server.database import Connection, storable
+from server.errors import MalformedMessage, ModelMismatch, TooLarge
 
-__all__ = ["Model", "StoredVector", "Vector", "VectorsSlice", "after", "forget", "models", "put"]
+__all__ = [
+    "Model",
+    "Placed",
+    "StoredVector",
+    "Vector",
+    "VectorsSlice",
+    "after",
+    "checked",
+    "forget",
+    "models",
+    "put",
+]
+
+_PLACE_MAX: Final = 2**31 - 1  # Postgres' integer
 
 
 class Model(NamedTuple):
@@ -51,6 +71,13 @@ class StoredVector(NamedTuple):
 
     position: int
     vector: Vector
+
+
+class Placed(NamedTuple):
+    """Where the space's newest vector was, and is now."""
+
+    before: int
+    head: int
 
 
 class VectorsSlice(NamedTuple):
@@ -92,8 +119,8 @@ WHERE space_id = $1 AND position > $2 AND ($3::text IS NULL OR model = $3) ORDER
 """
 
 
-async def put(connection: Connection, space: UUID, sent: Sequence[Vector]) -> int:
-    """Store vectors, in a transaction of the caller's, and return the position of the space's newest.
+async def put(connection: Connection, space: UUID, sent: Sequence[Vector]) -> Placed:
+    """Store vectors, in a transaction of the caller's.
 
     Of several for one part and model the last counts.
 
@@ -116,7 +143,7 @@ async def put(connection: Connection, space: UUID, sent: Sequence[Vector]) -> in
     ]
     columns = [[row[column] for row in rows] for column in range(8)]
     moved: int | None = await connection.fetchval(_PUT, space, *columns, head)
-    return head if moved is None else moved
+    return Placed(head, head if moved is None else moved)
 
 
 async def after(
@@ -150,6 +177,28 @@ async def forget(connection: Connection, space: UUID, model: str) -> None:
     await connection.fetchval(_LOCK, space)
     await connection.execute("DELETE FROM vectors WHERE space_id = $1 AND model = $2", space, model)
     await connection.execute("DELETE FROM models WHERE space_id = $1 AND model = $2", space, model)
+
+
+def checked(vector: Vector) -> Vector:
+    """Return a vector that came from a device, once it is one.
+
+    Raises:
+        MalformedMessage: there can be no such record, part, model or hash.
+        BadVector: its data is no vector.
+    """
+    for what, text, most in (
+        ("collection", vector.collection, COLLECTION_NAME_BYTES_MAX),
+        ("record", vector.record_id, RECORD_ID_BYTES_MAX),
+        ("model", vector.model, VECTOR_MODEL_BYTES_MAX),
+    ):
+        if text != storable(text) or not 1 <= len(text.encode()) <= most:
+            raise MalformedMessage(f"{what} is a text of 1 to {most} bytes")
+    if not -1 <= vector.part <= _PLACE_MAX:
+        raise MalformedMessage("part is -1 for the record itself, or the place of an item")
+    if not 1 <= len(vector.hash) <= VECTOR_HASH_BYTES_MAX:
+        raise MalformedMessage(f"hash has 1 to {VECTOR_HASH_BYTES_MAX} bytes")
+    unpacked_vector(vector.data)
+    return vector
 
 
 def _components(text: str) -> list[int]:

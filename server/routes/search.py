@@ -8,7 +8,7 @@ request, and the others are taken.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from litestar import Controller, delete, get, post
@@ -17,22 +17,15 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.status_codes import HTTP_200_OK
 
-from crdt.limits import (
-    COLLECTION_NAME_BYTES_MAX,
-    PUSH_VECTORS_MAX,
-    RECORD_ID_BYTES_MAX,
-    VECTOR_HASH_BYTES_MAX,
-    VECTOR_MODEL_BYTES_MAX,
-    VECTORS_BODY_BYTES_MAX,
-)
-from crdt.vectors import BadVector, unpacked_vector
+from crdt.limits import PUSH_VECTORS_MAX, VECTORS_BODY_BYTES_MAX
+from crdt.vectors import BadVector
 from server import access, search, vectors
 from server.access import Caller
-from server.database import Connection
+from server.database import Connection, storable
 from server.errors import MalformedMessage, TooLarge
 from server.routes.common import Body, bytes_of, caller_of, rooms_of, space_of, text_of
 from server.search import Condition, Finder, Mode, Question
-from server.vectors import Vector
+from server.vectors import Placed, Vector
 
 __all__ = [
     "ConditionJson",
@@ -47,8 +40,6 @@ __all__ = [
     "VectorsPage",
     "VectorsTaken",
 ]
-
-_PLACE_MAX: Final = 2**31 - 1  # Postgres' integer
 
 
 class VectorJson(Body, frozen=True, kw_only=True):
@@ -169,12 +160,13 @@ class SearchRoutes(Controller):
             except BadVector as error:
                 refused.append(RefusedVector(place=place, code="bad_vector", message=str(error)))
 
-        async def store(connection: Connection) -> int:
+        async def store(connection: Connection) -> Placed:
             await access.require_spaces(connection, caller.device, [space_id])
             return await vectors.put(connection, space_id, taken)
 
-        head = await database.transaction(store)
-        return VectorsTaken(taken=len(taken), head=head, refused=refused)
+        placed = await database.transaction(store)
+        rooms_of(state).meeting.notify.announce_vectors(space_id, placed.head)
+        return VectorsTaken(taken=len(taken), head=placed.head, refused=refused)
 
     @get("/vectors")
     async def list_vectors(
@@ -195,7 +187,7 @@ class SearchRoutes(Controller):
         async with rooms_of(state).meeting.database.connection() as connection:
             await access.require_spaces(connection, caller.device, [space_id])
             part = await vectors.after(
-                connection, space_id, after, model=model.replace("\0", "") or None, limit=limit
+                connection, space_id, after, model=storable(model) or None, limit=limit
             )
         return VectorsPage(
             vectors=[
@@ -223,7 +215,7 @@ class SearchRoutes(Controller):
 
         async def forget(connection: Connection) -> None:
             await access.require_spaces(connection, caller.device, [space_id])
-            await vectors.forget(connection, space_id, model.replace("\0", ""))
+            await vectors.forget(connection, space_id, storable(model))
 
         await rooms_of(state).meeting.database.transaction(forget)
 
@@ -254,29 +246,18 @@ class SearchRoutes(Controller):
 
 
 def _vector_of(sent: VectorJson) -> Vector:
-    for what, text, most in (
-        ("collection", sent.collection, COLLECTION_NAME_BYTES_MAX),
-        ("record", sent.record, RECORD_ID_BYTES_MAX),
-        ("model", sent.model, VECTOR_MODEL_BYTES_MAX),
-    ):
-        if not _is_name(text, most):
-            raise MalformedMessage(f"{what} is a text of 1 to {most} bytes")
-    if not -1 <= sent.part <= _PLACE_MAX:
-        raise MalformedMessage("part is -1 for the record itself, or the place of an item")
-    hash_ = bytes_of(sent.hash)
-    if not 1 <= len(hash_) <= VECTOR_HASH_BYTES_MAX:
-        raise MalformedMessage(f"hash has 1 to {VECTOR_HASH_BYTES_MAX} bytes")
-    data = bytes_of(sent.vector)
-    unpacked_vector(data)
-    return Vector(sent.collection, sent.record, sent.part, sent.model, hash_, data)
+    vector = Vector(
+        sent.collection, sent.record, sent.part, sent.model, bytes_of(sent.hash), bytes_of(sent.vector)
+    )
+    return vectors.checked(vector)
 
 
 def _question_of(data: Search) -> Question:
     return Question(
-        text=_plain(data.text),
+        text=storable(data.text),
         vector=data.vector,
-        model=_plain(data.model),
-        collections=[_plain(name) for name in data.collections],
+        model=storable(data.model),
+        collections=[storable(name) for name in data.collections],
         conditions=[
             Condition(
                 one.field,
@@ -289,12 +270,3 @@ def _question_of(data: Search) -> Question:
         ],
         limit=data.limit,
     )
-
-
-def _is_name(text: str, bytes_max: int) -> bool:
-    return text == _plain(text) and 1 <= len(text.encode()) <= bytes_max
-
-
-def _plain(text: str) -> str:
-    """A text as Postgres can hold it: no NUL, no half of a surrogate pair."""
-    return text.replace("\0", " ").encode(errors="replace").decode()

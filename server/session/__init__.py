@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -26,7 +26,7 @@ from uuid import UUID
 import structlog
 
 from crdt import errors as kernel
-from crdt import wire
+from crdt import requests, wire
 from crdt.ids import CLIENT_ID_BITS
 from crdt.limits import PAGE_BYTES_TARGET, SESSION_SPACES_MAX
 from server import access, spaces
@@ -45,6 +45,7 @@ from server.errors import (
     Unauthorized,
 )
 from server.notify import Notify
+from server.session.answers import pull_of, refused, searched, taken
 from server.session.feed import Feed
 from server.session.news import UNTIL_THE_END, documents_pay, due_messages
 
@@ -105,17 +106,15 @@ class Session:
                 if not self._is_welcome and len(frame) > _HELLO_BYTES_MAX:
                     raise TooLarge("HELLO_BYTES_MAX", size=len(frame), allowed=_HELLO_BYTES_MAX)
                 answer = await self._begin(wire.decode_from_device(frame))
-            if isinstance(answer, asyncio.Future):
-                admitted = await answer
-                answer = admitted.ack
-                feed = self._feeds.get(UUID(answer.space))
-                if feed is not None and answer.incarnation == self._incarnation:
-                    feed.note_own(admitted.after, admitted.through)
+            if isinstance(answer, Awaitable):
+                answer = await answer
             return [] if answer is None else [wire.encode(answer)]
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends this session alone
             return self._end(error)
 
-    async def _begin(self, message: wire.FromDevice) -> wire.FromServer | asyncio.Future[Admitted] | None:
+    async def _begin(
+        self, message: wire.FromDevice
+    ) -> wire.FromServer | Awaitable[wire.FromServer | None] | None:
         match message:
             case wire.Hello():
                 return await self._welcome(message)
@@ -125,7 +124,9 @@ class Session:
         await self._keep_access()
         match message:
             case wire.Push():
-                return await self._meeting.admit.submit(self._device, feed.space, message)
+                return self._acked(feed, await self._meeting.admit.submit(self._device, feed.space, message))
+            case requests.PushVectors() | requests.PullVectors() | requests.Search():
+                return self._answered(feed, message)
             case wire.Received(position=position):
                 feed.note_received(position)
                 await self._save_cursor(feed)
@@ -136,6 +137,31 @@ class Session:
         if feed.is_due:
             self._news.set()
         return None
+
+    async def _acked(self, feed: Feed, admitted: asyncio.Future[Admitted]) -> wire.Ack:
+        outcome = await admitted
+        if outcome.ack.incarnation == self._incarnation:
+            feed.note_own(outcome.after, outcome.through)
+        return outcome.ack
+
+    async def _answered(self, feed: Feed, request: requests.Request) -> requests.Answer | None:
+        """Answer what is asked beside sync; a pull is answered among the news."""
+        meeting = self._meeting
+        try:
+            match request:
+                case requests.PushVectors():
+                    answer = await taken(meeting.database, self._device, feed, request)
+                    meeting.notify.announce_vectors(feed.space, answer.head)
+                    return answer
+                case requests.Search():
+                    return await searched(meeting.database, self._device, feed, request)
+                case requests.PullVectors():
+                    feed.pull = pull_of(request)
+                    if feed.is_due:
+                        self._news.set()
+                    return None
+        except Exception as error:  # noqa: BLE001 - sorted there
+            return refused(request.n, error)
 
     async def _welcome(self, hello: wire.Hello) -> wire.Welcome:
         if self._is_welcome:
@@ -188,6 +214,7 @@ class Session:
             sent=cursor.position,
             received=cursor.position,
             is_paused=is_paused,
+            vectors_head=member.vectors,
         )
         if not is_paused:
             is_amid = feed.sent < member.documents_until and feed.sent != feed.materialized
@@ -232,6 +259,14 @@ class Session:
         if feed is not None and head > feed.head:
             feed.head = head
             self._news.set()
+
+    def on_vectors(self, space: UUID, head: int) -> None:
+        """There are vectors (called by `Notify`)."""
+        feed = self._feeds.get(space)
+        if feed is not None and head > feed.vectors_head:
+            feed.vectors_head = head
+            if feed.is_due:
+                self._news.set()
 
     def on_materialized(self, space: UUID, position: int) -> None:
         """Documents have followed (called by `Notify`)."""

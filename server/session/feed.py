@@ -8,14 +8,15 @@ waits in the log.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
 from crdt.limits import COLLECTION_NAME_BYTES_MAX, PAGES_IN_FLIGHT, RECORD_ID_BYTES_MAX
 from server.errors import MalformedMessage, TooLarge
+from server.vectors import Placed
 
-__all__ = ["FETCHES_MAX", "Feed", "WantedDocument"]
+__all__ = ["FETCHES_MAX", "Feed", "Pull", "WantedDocument"]
 
 #: Documents that a device waits for at once; it fetches one for each update that it could not apply.
 FETCHES_MAX: Final = 256
@@ -28,6 +29,19 @@ class WantedDocument:
     collection: str
     record: str
     position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """A `PullVectors` that waits for its answer: request ``n`` for those of ``model`` at positions > ``after``."""
+
+    n: int
+    model: str
+    after: int
+
+    def moved(self, after: int) -> Pull:
+        """The same question, from further on."""
+        return replace(self, after=after)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +60,8 @@ class Feed:
     verify: int | None = None
     fetches: deque[WantedDocument] = field(default_factory=deque)
     in_flight: deque[int] = field(default_factory=deque)
+    vectors_head: int = 0
+    pull: Pull | None = None
     saved_cursor: int = -1
     saved_at: float = 0.0
 
@@ -65,9 +81,14 @@ class Feed:
         return bool(self.fetches) and self.fetches[0].position <= self.materialized
 
     @property
+    def has_vectors(self) -> bool:
+        """The device waits for vectors, and there may be some."""
+        return self.pull is not None and self.pull.after < self.vectors_head
+
+    @property
     def is_due(self) -> bool:
         """Something can be sent."""
-        return self.has_page or self.has_verified or self.has_document
+        return self.has_page or self.has_verified or self.has_document or self.has_vectors
 
     def note_own(self, after: int, through: int) -> None:
         """Positions ``after`` < p ≤ ``through`` are a push of this session: if nothing is between, they need
@@ -75,6 +96,12 @@ class Feed:
         """
         if max(self.sent, self.own_through) == after:
             self.own_through = through
+
+    def note_own_vectors(self, model: str, placed: Placed) -> None:
+        """Vectors between these positions came from this session: if nothing is between, they need no reading."""
+        self.vectors_head = max(self.vectors_head, placed.head)
+        if self.pull is not None and (self.pull.model, self.pull.after) == (model, placed.before):
+            self.pull = self.pull.moved(placed.head)
 
     def note_sent(self, through: int) -> None:
         """A page up to here is under way."""

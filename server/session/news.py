@@ -8,6 +8,7 @@ from uuid import UUID
 from crdt import wire
 from server import log, rows, spaces
 from server.database import Connection
+from server.session.answers import next_vectors
 from server.session.feed import Feed
 
 __all__ = ["UNTIL_THE_END", "documents_pay", "due_messages"]
@@ -32,7 +33,7 @@ async def documents_pay(connection: Connection, feed: Feed) -> bool:
 async def due_messages(
     connection: Connection, feed: Feed, *, device: UUID, incarnation: int
 ) -> list[wire.FromServer]:
-    """Return what is due in one space: at most one page, a digest and one document."""
+    """Return what is due in one space: at most one page, a digest, one document and some vectors."""
     messages: list[wire.FromServer] = []
     if feed.has_page:
         if feed.by_documents:
@@ -43,6 +44,12 @@ async def due_messages(
         messages.append(await _wanted(connection, feed))
     if feed.has_verified:
         messages.extend(await _verified(connection, feed))
+    if (
+        feed.has_vectors
+        and feed.pull is not None
+        and (some := await next_vectors(connection, feed, feed.pull))
+    ):
+        messages.append(some)
     return messages
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crdt import wire
+from crdt import requests, wire
 from crdt.errors import FrameTooLarge, MalformedFrame, ProtocolMismatch, WireError
 from crdt.limits import COMPRESS_FROM_BYTES, DECOMPRESSED_BYTES_MAX, FRAME_BYTES_MAX
 
@@ -23,8 +23,14 @@ else:
 
 __all__: list[str] = []
 
-DEVICE_MESSAGES = (wire.Hello, wire.Push, wire.Received, wire.Verify, wire.Fetch)
-SERVER_MESSAGES = (wire.Welcome, wire.Ack, wire.Page, wire.Documents, wire.Verified, wire.Failure)
+DEVICE_MESSAGES = (
+    *(wire.Hello, wire.Push, wire.Received, wire.Verify, wire.Fetch),
+    *(requests.PushVectors, requests.PullVectors, requests.Search),
+)
+SERVER_MESSAGES = (
+    *(wire.Welcome, wire.Ack, wire.Page, wire.Documents, wire.Verified, wire.Failure),
+    *(requests.VectorsTaken, requests.Vectors, requests.Found, requests.Refused),
+)
 
 texts = st.text(max_size=12)
 numbers = st.integers(-(2**63), 2**64 - 1)
@@ -35,6 +41,14 @@ edits = st.builds(wire.Edit, texts, texts, data)
 refusals = st.builds(wire.Refusal, numbers, texts, texts)
 entries = st.builds(wire.Entry, numbers, texts, texts, numbers, data)
 documents = st.builds(wire.DocumentState, numbers, texts, texts, data)
+vectors = st.builds(requests.PartVector, texts, texts, numbers, data, data)
+scalars = st.none() | st.booleans() | numbers | st.floats(allow_nan=False) | texts
+conditions = st.builds(
+    requests.FieldCondition, texts, st.sampled_from(["in", "has", "at least"]), scalars | st.lists(scalars)
+)
+found = st.builds(
+    requests.FoundPart, texts, texts, numbers, st.floats(allow_nan=False), st.lists(texts, max_size=2)
+)
 
 
 def some(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
@@ -47,6 +61,13 @@ from_device: st.SearchStrategy[Any] = st.one_of(
     st.builds(wire.Received, texts, numbers),
     st.builds(wire.Verify, texts, numbers),
     st.builds(wire.Fetch, texts, texts, texts),
+    st.builds(requests.PushVectors, texts, numbers, texts, some(vectors)),
+    st.builds(requests.PullVectors, texts, numbers, texts, numbers),
+    st.builds(
+        requests.Search,
+        *(texts, numbers, st.sampled_from(["hybrid", "text", "meaning"]), texts, data, texts),
+        *(some(texts), some(texts), some(conditions), numbers),
+    ),
 )
 from_server: st.SearchStrategy[Any] = st.one_of(
     st.builds(wire.Welcome, numbers, numbers, some(states)),
@@ -55,6 +76,10 @@ from_server: st.SearchStrategy[Any] = st.one_of(
     st.builds(wire.Documents, texts, numbers, numbers, numbers, some(documents)),
     st.builds(wire.Verified, texts, numbers, data, numbers),
     st.builds(wire.Failure, texts, texts, st.none() | numbers),
+    st.builds(requests.VectorsTaken, numbers, numbers, numbers),
+    st.builds(requests.Vectors, numbers, numbers, some(vectors)),
+    st.builds(requests.Found, numbers, some(found), numbers, numbers),
+    st.builds(requests.Refused, numbers, texts, texts),
 )
 
 
@@ -122,7 +147,9 @@ def test_each_message_has_a_number_of_its_own() -> None:
     numbers = {cls.__struct_config__.tag: cls.__name__ for cls in (*DEVICE_MESSAGES, *SERVER_MESSAGES)}
     assert numbers == {
         1: "Hello", 2: "Push", 3: "Received", 4: "Verify", 5: "Fetch",
+        6: "PushVectors", 7: "PullVectors", 8: "Search",
         16: "Welcome", 17: "Ack", 18: "Page", 19: "Documents", 20: "Verified", 21: "Failure",
+        22: "VectorsTaken", 23: "Vectors", 24: "Found", 25: "Refused",
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from crdt import wire
+from crdt import requests, wire
 from crdt.vectors import packed_vector
 from tests.client_sdk.records import Note
 from tests.journeys.conftest import Opens
@@ -123,6 +123,9 @@ async def tried_by_message(raw: Running, stranger: Device, space: str) -> list[o
         wire.Verify(space, 1),
         wire.Fetch(space, "notes", "r1"),
         wire.Fetch(space, "notes", "no such"),
+        requests.PushVectors(space, 1, "small", []),
+        requests.PullVectors(space, 1, "small", 0),
+        requests.Search(space, 1, "text", SECRET),
     ]
     for message in crossing:
         async with speaking(raw, stranger) as say:

@@ -26,10 +26,14 @@ class Ears:
 
     def __init__(self) -> None:
         self.heads: list[int] = []
+        self.vectors: list[int] = []
         self.materialized: list[int] = []
 
     def on_head(self, space: UUID, head: int) -> None:
         self.heads.append(head)
+
+    def on_vectors(self, space: UUID, head: int) -> None:
+        self.vectors.append(head)
 
     def on_materialized(self, space: UUID, position: int) -> None:
         self.materialized.append(position)

@@ -28,7 +28,8 @@ def vector(record: str, *steps: int, part: int = -1, model: str = "small", hash:
 
 
 async def put(database: Database, device: Device, *sent: Vector) -> int:
-    return await database.transaction(lambda connection: vectors.put(connection, device.space, sent))
+    placed = await database.transaction(lambda connection: vectors.put(connection, device.space, sent))
+    return placed.head
 
 
 async def read(database: Database, device: Device, position: int = 0, *, limit: int = 500) -> list[Vector]:

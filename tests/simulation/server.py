@@ -20,7 +20,7 @@ import asyncpg
 from server import devices, spaces
 from server.database import Database
 from server.materialize.batch import fold_anew, fold_spaces
-from server.notify import Notify
+from server.notify import HEADS, MATERIALIZED, Notify
 from server.session import Meeting
 from server.settings import Settings
 from tests.simulation.seat import Seat
@@ -203,7 +203,7 @@ class Server:
 
             async def hear(process: Process = process) -> None:
                 if process.is_up:
-                    process.notify._wake_head(space, head)
+                    process.notify._wake(HEADS, space, head)
 
             self.world.after(self.chance.randint(0, 200), "notice", hear)
 
@@ -237,7 +237,7 @@ class Server:
             if self.is_faulty and self.chance.random() < 0.15:
                 self.world.faults["notice lost"] += 1
             elif process.is_up:
-                process.notify._wake_materialized(self.space, position)
+                process.notify._wake(MATERIALIZED, self.space, position)
 
     async def end(self) -> None:
         """End every session."""

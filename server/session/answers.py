@@ -1,0 +1,140 @@
+"""What a device asks beside sync: its vectors shared, those of others brought, a search. The messages: `crdt.requests`.
+
+A request that cannot be served is refused by itself, and ends nothing. Only who may not be here ends the session.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+from uuid import UUID
+
+from crdt import requests
+from crdt.limits import PUSH_VECTORS_MAX
+from crdt.vectors import BadVector
+from server import access, search, vectors
+from server.database import Connection, Database, storable
+from server.errors import MalformedMessage, NotInSpace, ServerError, TooLarge
+from server.search import Condition, Question
+from server.session.feed import Feed, Pull
+from server.vectors import Placed, Vector
+
+__all__ = ["next_vectors", "pull_of", "refused", "searched", "taken"]
+
+_FLOAT_BYTES: Final = 4
+
+
+def refused(n: int, error: Exception) -> requests.Refused:
+    """Return the answer to a request that failed by its own fault. Raises the error if it is none of the request's."""
+    match error:
+        case BadVector():
+            return requests.Refused(n, "bad_vector", str(error))
+        case ServerError() if not isinstance(error, NotInSpace):
+            return requests.Refused(n, error.code, error.message_for_device)
+        case _:
+            raise error
+
+
+async def taken(
+    database: Database, device: UUID, feed: Feed, push: requests.PushVectors
+) -> requests.VectorsTaken:
+    """Store a device's vectors. What it pushed itself it is not sent.
+
+    Raises:
+        NotInSpace: it may not.
+        BadVector, MalformedMessage, ModelMismatch, TooLarge: none of them is stored.
+    """
+    if len(push.vectors) > PUSH_VECTORS_MAX:
+        raise TooLarge("PUSH_VECTORS_MAX", size=len(push.vectors), allowed=PUSH_VECTORS_MAX)
+    sent = [
+        vectors.checked(Vector(one.collection, one.record, one.part, push.model, one.hash, one.vector))
+        for one in push.vectors
+    ]
+
+    async def store(connection: Connection) -> Placed:
+        await access.require_spaces(connection, device, [feed.space])
+        return await vectors.put(connection, feed.space, sent)
+
+    placed = await database.transaction(store)
+    feed.note_own_vectors(push.model, placed)
+    return requests.VectorsTaken(push.n, placed.before, placed.head)
+
+
+def pull_of(asked: requests.PullVectors) -> Pull:
+    """Return what a device waits for from now on. Raises `MalformedMessage`."""
+    if not 0 <= asked.after < 1 << 63:
+        raise MalformedMessage("after is a position: a number from 0 on")
+    return Pull(asked.n, storable(asked.model), asked.after)
+
+
+async def next_vectors(connection: Connection, feed: Feed, pull: Pull) -> requests.Vectors | None:
+    """Return the next vectors that a device asked for; None if there are none yet, and it goes on waiting."""
+    head = feed.vectors_head
+    part = await vectors.after(connection, feed.space, pull.after, model=pull.model)
+    if not part.vectors:
+        if pull is feed.pull:
+            feed.pull = pull.moved(max(head, pull.after))  # those up to here are another model's
+        return None
+    if pull is feed.pull:
+        feed.pull = None
+    # Past the last of them lie other models', which are not to be gone through again.
+    through = max(head, part.through) if part.is_last else part.through
+    return requests.Vectors(
+        pull.n,
+        through,
+        [
+            requests.PartVector(
+                one.vector.collection,
+                one.vector.record_id,
+                one.vector.part,
+                one.vector.hash,
+                one.vector.data,
+            )
+            for one in part.vectors
+        ],
+    )
+
+
+async def searched(database: Database, device: UUID, feed: Feed, asked: requests.Search) -> requests.Found:
+    """Answer a question. Raises as `server.search.search`, and `NotInSpace`."""
+    question = _question(asked)
+    async with database.connection() as connection:
+        await access.require_spaces(connection, device, [feed.space])
+        answer = await search.search(connection, feed.space, question, mode=asked.mode)
+    return requests.Found(
+        asked.n,
+        [
+            requests.FoundPart(hit.collection, hit.record_id, hit.part, hit.score, list(hit.found_by))
+            for hit in answer.hits
+        ],
+        answer.head,
+        answer.materialized,
+    )
+
+
+def _question(asked: requests.Search) -> Question:
+    if len(asked.vector) % _FLOAT_BYTES:
+        raise MalformedMessage("the question's vector is float32, four bytes each")
+    return Question(
+        text=storable(asked.text),
+        vector=array("f", asked.vector).tolist(),
+        model=storable(asked.model),
+        collections=[storable(name) for name in asked.collections],
+        conditions=[_condition(one) for one in asked.conditions],
+        limit=asked.limit,
+    )
+
+
+def _condition(one: requests.FieldCondition) -> Condition:
+    value = one.value
+    if isinstance(value, list):
+        if one.operator == "in":
+            return Condition(one.field, values=value)
+    elif one.operator == "has":
+        return Condition(one.field, has=value)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        if one.operator == "at least":
+            return Condition(one.field, at_least=value)
+        if one.operator == "below":
+            return Condition(one.field, below=value)
+    raise MalformedMessage(f"a condition {one.operator!r} does not take such a value")

@@ -1,0 +1,161 @@
+"""Vectors and searches on a session: what is asked beside sync is answered, and what cannot be served ends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from crdt import requests, wire
+from crdt.limits import PUSH_VECTORS_MAX
+from crdt.vectors import packed_vector
+from server.session import Meeting, Session
+from tests.server.people import Device, creation, enrolled, hello, received
+
+__all__: list[str] = []
+
+EAST = array("f", [1, 0, 0]).tobytes()
+
+
+@asynccontextmanager
+async def session_of(meeting: Meeting, device: Device) -> AsyncIterator[Session]:
+    session = Session(meeting)
+    try:
+        (welcome,) = await received(session, hello(device))
+        assert isinstance(welcome, wire.Welcome), welcome
+        yield session
+    finally:
+        await session.close()
+
+
+def vector(record: str, *steps: int, part: int = -1) -> requests.PartVector:
+    scale = sum(step * step for step in steps) ** -0.5
+    return requests.PartVector("notes", record, part, b"h", packed_vector(scale, list(steps)))
+
+
+def push(device: Device, n: int, *vectors: requests.PartVector, model: str = "small") -> requests.PushVectors:
+    return requests.PushVectors(str(device.space), n, model, list(vectors))
+
+
+def pull(device: Device, n: int, after: int, model: str = "small") -> requests.PullVectors:
+    return requests.PullVectors(str(device.space), n, model, after)
+
+
+async def brought(session: Session) -> requests.Vectors:
+    async with asyncio.timeout(10):
+        (frame,) = await session.next_frames()
+    message = wire.decode_from_server(frame)
+    assert isinstance(message, requests.Vectors), message
+    return message
+
+
+async def answered(session: Session, message: wire.FromDevice) -> wire.FromServer:
+    (answer,) = await received(session, message)
+    return answer
+
+
+async def test_vectors_of_one_device_are_brought_to_another_that_waits_and_not_back(meeting: Meeting) -> None:
+    first = await enrolled(meeting.database)
+    second = await enrolled(meeting.database, beside=first)
+    sent = [vector("a", 1, 2, 3), vector("b", 3, 2, 1, part=4)]
+    async with session_of(meeting, first) as here, session_of(meeting, second) as there:
+        assert await received(here, pull(first, 1, 0)) == []
+        assert await received(there, pull(second, 7, 0)) == []
+        waiting = asyncio.create_task(brought(there))
+        own = asyncio.create_task(here.next_frames())
+        assert await answered(here, push(first, 2, *sent)) == requests.VectorsTaken(2, 0, 2)
+        assert await waiting == requests.Vectors(7, 2, sent)
+        assert await received(there, pull(second, 8, 2)) == []
+        assert await answered(there, push(second, 9, vector("c", 0, 0, 1))) == requests.VectorsTaken(9, 2, 3)
+        assert [wire.decode_from_server(frame) for frame in await own] == [
+            requests.Vectors(1, 3, [vector("c", 0, 0, 1)])
+        ]
+
+
+async def test_what_is_there_already_comes_at_once_in_pages(meeting: Meeting) -> None:
+    first = await enrolled(meeting.database)
+    sent = [vector(f"r{n:03}", 1, n % 100) for n in range(PUSH_VECTORS_MAX)]
+    async with session_of(meeting, first) as session:
+        await answered(session, push(first, 1, *sent))
+        await answered(session, push(first, 2, vector("last", 1, 1)))
+    async with session_of(meeting, first) as session:
+        await received(session, pull(first, 3, 0))
+        page = await brought(session)
+        assert (page.n, page.through, page.vectors) == (3, PUSH_VECTORS_MAX, sent)
+        await received(session, pull(first, 4, page.through))
+        assert await brought(session) == requests.Vectors(4, PUSH_VECTORS_MAX + 1, [vector("last", 1, 1)])
+
+
+async def test_vectors_of_another_model_are_not_brought_and_not_gone_through_again(meeting: Meeting) -> None:
+    first = await enrolled(meeting.database)
+    second = await enrolled(meeting.database, beside=first)
+    async with session_of(meeting, first) as here, session_of(meeting, second) as there:
+        await answered(here, push(first, 1, vector("a", 1), model="other"))
+        await received(there, pull(second, 1, 0))
+        waiting = asyncio.create_task(brought(there))
+        await answered(here, push(first, 2, vector("a", 1, 1)))
+        assert await waiting == requests.Vectors(1, 2, [vector("a", 1, 1)])
+
+
+async def test_a_search_is_answered_beside_sync(meeting: Meeting) -> None:
+    device = await enrolled(meeting.database)
+    async with session_of(meeting, device) as session:
+        empty = await answered(session, requests.Search(str(device.space), 5, "text", "anything"))
+        assert empty == requests.Found(5, [], 0, 0)
+        edit = wire.Edit("notes", "r1", creation(device.client, title="tea"))
+        ack = await answered(session, device.push(1, [edit]))
+        assert isinstance(ack, wire.Ack)
+
+
+async def test_what_cannot_be_served_is_refused_by_itself(meeting: Meeting) -> None:
+    device = await enrolled(meeting.database)
+    space = str(device.space)
+    asked: list[tuple[requests.Request, str]] = [
+        (
+            requests.PushVectors(space, 1, "small", [requests.PartVector("n", "r", -1, b"h", b"no")]),
+            "bad_vector",
+        ),
+        (push(device, 2, vector("a", 1), requests.PartVector("", "r", -1, b"h", EAST)), "malformed"),
+        (push(device, 3, vector("a\0", 1)), "malformed"),
+        (push(device, 4, *[vector("a", 1)] * (PUSH_VECTORS_MAX + 1)), "too_large"),
+        (push(device, 5, vector("a", 1), model="m" * 300), "malformed"),
+        (pull(device, 6, -1), "malformed"),
+        (pull(device, 7, 1 << 63), "malformed"),
+        (requests.Search(space, 8, "text", ""), "malformed"),
+        (requests.Search(space, 9, "meaning", "", b"\0", "small"), "malformed"),
+        (requests.Search(space, 10, "text", "tea", limit=1 << 40), "too_large"),
+        (
+            requests.Search(
+                space, 11, "text", "tea", conditions=[requests.FieldCondition("a", "below", None)]
+            ),
+            "malformed",
+        ),
+    ]
+    async with session_of(meeting, device) as session:
+        for message, code in asked:
+            answer = await answered(session, message)
+            assert isinstance(answer, requests.Refused), answer
+            assert (answer.n, answer.code) == (message.n, code)
+        await answered(session, push(device, 12, vector("a", 1, 2, 3)))
+        mismatch = await answered(session, requests.Search(space, 13, "meaning", "", EAST, "another"))
+        assert isinstance(mismatch, requests.Refused)
+        assert mismatch.code == "model_mismatch"
+        assert "small" in mismatch.message
+        assert await received(session, wire.Verify(space, 0)) == []  # and sync goes on
+        assert not session.is_over
+
+
+async def test_a_stranger_is_told_as_if_the_space_did_not_exist(meeting: Meeting) -> None:
+    owner, stranger = await enrolled(meeting.database), await enrolled(meeting.database)
+    space = str(owner.space)
+    tried: list[requests.Request] = [
+        requests.PushVectors(space, 1, "small", [vector("a", 1)]),
+        requests.PullVectors(space, 1, "small", 0),
+        requests.Search(space, 1, "text", "tea"),
+    ]
+    for message in tried:
+        async with session_of(meeting, stranger) as session:
+            failure = await answered(session, message)
+            assert isinstance(failure, wire.Failure)
+            assert failure.code == "not_in_space"
