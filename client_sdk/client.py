@@ -33,9 +33,11 @@ from client_sdk.sql import SqlRow, run_sql, tables_read
 from client_sdk.sync.account import Account
 from client_sdk.sync.board import Board
 from client_sdk.sync.replica import Replica
+from client_sdk.sync.requests import Requests
 from client_sdk.sync.shared import SharedSwitch
 from client_sdk.sync.status import Status
 from client_sdk.sync.switch import Switch
+from client_sdk.sync.vectors import Exchange
 from client_sdk.views import Rerun
 from client_sdk.workload import Workload
 from client_sdk.writer import Transaction, Writer
@@ -87,6 +89,15 @@ class Client(Observing):
         self.advisor = Advisor(writer.database, self._workload, self._watches.tables)
         if writer.database.config.advisor == "automatic":
             self._workload.saved = self.advisor.apply
+        self._requests = Requests()
+        if self._meaning is not None:
+            Exchange(
+                self._requests,
+                self._meaning,
+                space=lambda: account.require().space,
+                runner=lambda: self._switch.runner,
+                spawn=self._watches.spawn,
+            )
         self._switch = Switch(self._make_runner, pending=writer.corridor.outbox.pending)
         self._lookout: Lookout | None = None
         writer.listeners.append(self._watches.committed)
@@ -292,6 +303,7 @@ class Client(Observing):
             random=random.random,
             on_status=told,
             software="pjais-sync",
+            beside=self._requests,
         )
 
     async def _require_membership(self) -> None:

@@ -19,6 +19,7 @@ from client_sdk.log import SCHEMA as LOG_SCHEMA
 from client_sdk.log import TIPS_SCHEMA
 from client_sdk.materialize import write_whole_row
 from client_sdk.meaning.stored import SCHEMA as VECTORS_SCHEMA
+from client_sdk.meaning.stored import SINCE_2 as VECTORS_SINCE_2
 from client_sdk.notices import SCHEMA as NOTICES_SCHEMA
 from client_sdk.outbox import SCHEMA as OUTBOX_SCHEMA
 from client_sdk.rows import Table
@@ -27,7 +28,7 @@ from client_sdk.workload import SCHEMA as WORKLOAD_SCHEMA
 
 __all__ = ["FORMAT", "join", "prepare", "rebuild"]
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 # The fingerprint of tables that are not filled yet: an opening that ends in between leaves them to the next one.
 _EMPTY: Final = ""
@@ -59,6 +60,9 @@ _SINCE_1: Final = (  # what files of format 1 lack
 )
 
 
+_SINCE_2: Final = VECTORS_SINCE_2
+
+
 def prepare(connection: Connection, tables: Iterable[Table], path: str | os.PathLike[str]) -> list[Table]:
     """Bring the file's tables up to date, and return those that must be filled from the documents.
 
@@ -66,7 +70,7 @@ def prepare(connection: Connection, tables: Iterable[Table], path: str | os.Path
         NewerFile: a newer version of this package made the file.
     """
     version = _version(connection, path)
-    for statement in {0: _ALL, 1: _SINCE_1}.get(version, ()):
+    for statement in {0: _ALL, 1: _SINCE_1, 2: _SINCE_2}.get(version, ()):
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {FORMAT}")
     held = _held(connection)

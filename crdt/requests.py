@@ -122,10 +122,14 @@ class VectorsTaken(_Message, frozen=True, tag=22):
 
 
 class Vectors(_Message, frozen=True, tag=23):
-    """Server → device: vectors in the order of their positions, all that there are up to ``through``."""
+    """Server → device: vectors in the order of their positions, all that there are up to ``through``.
+
+    The texts that they stand for, if the server has them, lie in the log up to ``head``.
+    """
 
     n: int
     through: int
+    head: int
     vectors: list[PartVector]
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, dataclass_transform, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, dataclass_transform, get_type_hints
 
 import msgspec
 
@@ -42,7 +42,7 @@ _EXPLANATION = re.compile(
 
 
 class _RecordMeta(msgspec.StructMeta):
-    """Takes ``collection``, ``indexes``, ``searchable`` and ``lazy`` beside msgspec's own options."""
+    """Takes ``collection``, ``indexes``, ``searchable``, ``lazy`` and ``vectors`` beside msgspec's own options."""
 
     def __new__(
         mcs,
@@ -54,6 +54,7 @@ class _RecordMeta(msgspec.StructMeta):
         indexes: Iterable[str | tuple[str, ...]] = (),
         searchable: Iterable[str] = (),
         lazy: Iterable[str] = (),
+        vectors: Literal["shared", "device"] = "shared",
         **options: Any,
     ) -> Any:
         options.setdefault("kw_only", True)
@@ -65,7 +66,9 @@ class _RecordMeta(msgspec.StructMeta):
             if any(isinstance(names, str) for names in (indexes, searchable, lazy)):
                 raise SchemaError(f"{name}: indexes, searchable and lazy are lists of names")
             declared = tuple((index,) if isinstance(index, str) else tuple(index) for index in indexes)
-            _DECLARATIONS[made] = (collection, declared, tuple(searchable), tuple(lazy))
+            if vectors not in ("shared", "device"):
+                raise SchemaError(f'{name}: vectors are "shared" or stay on the "device", not {vectors!r}')
+            _DECLARATIONS[made] = (collection, declared, tuple(searchable), tuple(lazy), vectors == "shared")
         return made
 
     if not TYPE_CHECKING:
@@ -74,7 +77,9 @@ class _RecordMeta(msgspec.StructMeta):
             """Swallow the options that `__new__` took."""
 
 
-_DECLARATIONS: dict[type, tuple[str, tuple[tuple[str, ...], ...], tuple[str, ...], tuple[str, ...]]] = {}
+_DECLARATIONS: dict[
+    type, tuple[str, tuple[tuple[str, ...], ...], tuple[str, ...], tuple[str, ...], bool]
+] = {}
 _SCHEMAS: dict[type, Schema] = {}
 
 
@@ -133,7 +138,7 @@ class Schema:
     Attributes: ``record`` (the class), ``collection``, ``fields`` (without ``id``; ``created_at`` and ``updated_at``
     first), ``by_name``, ``by_wire``, ``sealed`` (the sealed fields), ``items`` (the codec of each list field, by name),
     ``indexes`` (tuples of field names), ``searchable``, ``lazy`` (the lists that queries leave out unless asked for: by
-    name, what stands there).
+    name, what stands there), ``shares_vectors`` (what stands for searchable texts may leave the device).
     """
 
     def __init__(
@@ -143,6 +148,7 @@ class Schema:
         indexes: tuple[tuple[str, ...], ...],
         searchable: tuple[str, ...],
         lazy: tuple[str, ...] = (),
+        shares_vectors: bool = True,
     ) -> None:
         self.record = record
         self.collection = collection
@@ -161,6 +167,7 @@ class Schema:
         self.sealed = tuple(field for field in self.fields if field.kind is Kind.SEALED)
         self.indexes = indexes
         self.searchable = searchable
+        self.shares_vectors = shares_vectors
         self.lazy: Mapping[str, NotLoaded] = {field: NotLoaded(name, field) for field in lazy}
         self._check_names()
         self._validator = msgspec.defstruct(

@@ -27,6 +27,9 @@ Vectors: TypeAlias = "npt.NDArray[np.float32]"
 """Shape (texts, dimensions); each row of length 1, or of zeros for a text that says nothing."""
 
 
+_LABEL_NAME_CHARACTERS = 40  # of 4 bytes at the most: `crdt.limits.VECTOR_MODEL_BYTES_MAX` holds them
+
+
 @dataclass(frozen=True)
 class Model:
     """Which model made a vector. Frozen: a changed one is another model."""
@@ -44,6 +47,11 @@ class Model:
         """16 hexadecimal digits, equal exactly where everything above is."""
         told = json.dumps(asdict(self), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    @functools.cached_property
+    def label(self) -> str:
+        """What other devices and the server call it: its id, behind a name that a person can read."""
+        return f"{self.name[:_LABEL_NAME_CHARACTERS]} {self.id}"
 
     def prefix(self, kind: Kind) -> str:
         """Return what is put before each text."""

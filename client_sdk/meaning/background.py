@@ -8,6 +8,7 @@ before anything is embedded.
 A write is never waited on, and never waits longer than for the transaction that holds some vectors, about 2 ms. The
 work begins `GATHER_S` after there is some: commits in a row are taken together, and a program that only writes
 something and ends never loads a model. What another instance on the file wrote is left to it for `LEFT_TO_OTHERS_S`.
+What came from another device is left to that one for `LEFT_TO_DEVICES_S`, while vectors are shared.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from client_sdk.commit import Committed
@@ -27,13 +28,15 @@ from client_sdk.meaning import stored
 from client_sdk.meaning.stored import Piece
 from client_sdk.rows import Table
 
-__all__ = ["GATHER_S", "LEFT_TO_OTHERS_S", "Background", "Informed", "embed"]
+__all__ = ["GATHER_S", "LEFT_TO_DEVICES_S", "LEFT_TO_OTHERS_S", "Background", "Informed", "embed"]
 
 GATHER_S: Final = 0.1
 """Seconds from a commit until its texts are embedded: far below what a person waits for, and past what a command
 takes that writes and ends."""
 LEFT_TO_OTHERS_S: Final = 1.0
 """Seconds in which another instance embeds what it wrote, most likely; then whoever comes first does."""
+LEFT_TO_DEVICES_S: Final = 3.0
+"""Seconds in which a device embeds what it wrote, and shares it; they begin anew with whatever comes from any."""
 _TEXTS_AT_ONCE: Final = 64  # 0.4 s of MiniLM: what a crash may lose
 _DOCS_AT_ONCE: Final = 256  # compared in one read, 3 ms
 _DOCS_WITH_LISTS_AT_ONCE: Final = 16
@@ -70,6 +73,9 @@ class Background:
         self._foreign: dict[str, set[int]] = {name: set() for name in tables}  # of what is due
         self._foreign_scans: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._awaited: dict[str, dict[int, None]] = {name: {} for name in tables}  # of other devices
+        self._patience: asyncio.TimerHandle | None = None
+        self._is_catching_up: Callable[[], bool] | None = None
         self._refused: dict[tuple[str, str, int, int, bytes], None] = {}
         self._at_work = 0
         self._wake = asyncio.Event()
@@ -80,7 +86,7 @@ class Background:
     @property
     def waiting(self) -> int:
         """How many records are known to wait; those that no look has reached yet are not among them."""
-        return sum(map(len, self._due.values())) + self._at_work
+        return sum(map(len, (*self._due.values(), *self._awaited.values()))) + self._at_work
 
     def committed(self, committed: Committed) -> None:
         """Take note of what a commit changed."""
@@ -94,6 +100,8 @@ class Background:
             is_any = True
             if committed.is_foreign:
                 self._left[change.collection].add(change.doc)
+            elif committed.is_remote and self._is_catching_up is not None and table.schema.shares_vectors:
+                self._awaited[change.collection][change.doc] = None
             else:
                 self._due[change.collection][change.doc] = None
         if whole := committed.whole & self._tables.keys():
@@ -106,7 +114,51 @@ class Background:
                 self._timer = asyncio.get_running_loop().call_later(LEFT_TO_OTHERS_S, self._take_up)
         else:
             self._settled.clear()
+            if any(self._due.values()) or whole:
+                self._wake.set()
+            if self._patience is None and any(self._awaited.values()):
+                self._be_patient()
+
+    def leave_to_devices(self, is_catching_up: Callable[[], bool] | None) -> None:
+        """From now on other devices share what they embed, or (None) no longer do.
+
+        ``is_catching_up``: whether records still come that their vectors will follow.
+        """
+        self._is_catching_up = is_catching_up
+        if is_catching_up is None:
+            self._lose_patience()
+
+    def arrived(self, collection: str, docs: Sequence[int], lacking: Collection[int]) -> None:
+        """Vectors of some documents came from another device; ``lacking``: those of them that still lack some."""
+        awaited = self._awaited[collection]
+        for doc in docs:
+            if doc not in lacking:
+                awaited.pop(doc, None)
+        if self._patience is not None:
+            self._be_patient()
+
+    def _be_patient(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        if any(self._awaited.values()):
+            loop = asyncio.get_running_loop()
+            self._patience = loop.call_later(LEFT_TO_DEVICES_S, self._lose_patience)
+        else:
             self._wake.set()
+
+    def _lose_patience(self) -> None:
+        """Embed here what no other device has."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        if self._is_catching_up is not None and self._is_catching_up():
+            self._be_patient()
+            return
+        for name, docs in self._awaited.items():
+            self._due[name].update(docs)
+            docs.clear()
+        self._wake.set()
 
     def _take_up(self) -> None:
         """See to what was left to others."""
@@ -151,7 +203,7 @@ class Background:
             except ClientError as problem:
                 is_failed = True
                 self._report(problem)
-            if is_failed or not self._wake.is_set():
+            if is_failed or not (self._wake.is_set() or any(self._awaited.values())):
                 self._settled.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _LOOK_AGAIN_S if is_failed else None)

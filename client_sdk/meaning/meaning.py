@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -125,8 +125,10 @@ class Meaning:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         stir: Callable[[str], None],
     ) -> None:
-        self._tables = {name: table for name, table in tables.items() if table.text is not None}
-        self._database = database
+        self.tables = {name: table for name, table in tables.items() if table.text is not None}
+        self.database = database
+        #: Who shares vectors with other devices: it hears whose changed here.
+        self.heard: Callable[[str, Sequence[int]], None] | None = None
         self._embedder = embedder
         self._old_embedder = old_embedder
         self._default: Embedder | None = None
@@ -136,8 +138,8 @@ class Meaning:
         self._shelves: dict[tuple[str, str, str], _Held] = {}
         self._questions: dict[tuple[str, Kind, str], Vectors] = {}
         self._asking: weakref.WeakSet[Asking] = weakref.WeakSet()
-        self._background = Background(database, self._tables, self)
-        if self._tables:
+        self._background = Background(database, self.tables, self)
+        if self.tables:
             spawn(self._background.run())
 
     def committed(self, committed: Committed) -> None:
@@ -153,7 +155,7 @@ class Meaning:
             EmbeddingTimeout: not within ``timeout`` seconds.
             EmbeddingProblem: it cannot come to that.
         """
-        if not self._tables:
+        if not self.tables:
             return
         try:
             async with asyncio.timeout(timeout):
@@ -164,8 +166,8 @@ class Meaning:
     async def progress(self) -> Progress:
         """Return how far it is. Counts the rows."""
         model = (await self.embedder()).model
-        done, total = await self._database.read(
-            lambda connection: stored.totals(connection, self._tables, model.id)
+        done, total = await self.database.read(
+            lambda connection: stored.totals(connection, self.tables, model.id)
         )
         background = self._background
         return Progress(
@@ -177,6 +179,17 @@ class Meaning:
         if self._default is not None:
             await self._default.close()
 
+    # -- What is shared with other devices
+
+    def leave_to_devices(self, is_catching_up: Callable[[], bool] | None) -> None:
+        """Leave to other devices what came from them; see `Background.leave_to_devices`."""
+        self._background.leave_to_devices(is_catching_up)
+
+    async def arrived(self, collection: str, docs: Sequence[int], lacking: Collection[int]) -> None:
+        """Search by vectors that another device made of some documents, which are in the file now."""
+        await self._hold(collection, docs)
+        self._background.arrived(collection, docs, lacking)
+
     # -- What the background tells
 
     async def embedder(self) -> Embedder:
@@ -186,7 +199,12 @@ class Meaning:
         return self._embedder
 
     async def changed(self, collection: str, docs: Sequence[int]) -> None:
-        """Hold in memory what the file now holds of some documents."""
+        """Search by what the file now holds of some documents, and share it."""
+        await self._hold(collection, docs)
+        if self.heard is not None:
+            self.heard(collection, docs)
+
+    async def _hold(self, collection: str, docs: Sequence[int]) -> None:
         for (name, field, model), held in list(self._shelves.items()):
             if name != collection:
                 continue
@@ -205,7 +223,7 @@ class Meaning:
         self._searched[collection] = embedder
         others = [
             (field, model)
-            for field, model in await self._models(self._tables[collection])
+            for field, model in await self._models(self.tables[collection])
             if model != embedder.model.id
         ]
         for asking in [one for one in self._asking if one.table.name == collection and one.question]:
@@ -213,7 +231,7 @@ class Meaning:
         for field, model in others:
             remove = partial(stored.remove_model, collection=collection, field=field, model=model)
             self._shelves.pop((collection, field, model), None)
-            while await self._database.write(remove):
+            while await self.database.write(remove):
                 pass
         if others:
             self._stir(live_name(collection))
@@ -276,7 +294,7 @@ class Meaning:
     async def _models(self, table: Table) -> list[tuple[str, str]]:
         """Return which models have vectors of a collection, by field."""
         fields = [stored.field_of(text) for text in table.text.tables] if table.text else []
-        return await self._database.read(
+        return await self.database.read(
             lambda connection: [
                 (field, model) for field in fields for model in stored.models(connection, table.name, field)
             ]
@@ -302,7 +320,7 @@ class Meaning:
     async def _load(self, held: _Held, collection: str, field: str, model: str) -> None:
         from client_sdk.meaning.shelf import ROWS_MAX
 
-        rows = await self._database.read(
+        rows = await self.database.read(
             lambda connection: stored.read(connection, collection, field, model, limit=ROWS_MAX)
         )
         await asyncio.to_thread(held.shelf.fill, rows)
@@ -314,7 +332,7 @@ class Meaning:
     async def _take(self, shelf: Shelf, collection: str, field: str, model: str, docs: Sequence[int]) -> None:
         for start in range(0, len(docs), _DOCS_MAX):
             some = docs[start : start + _DOCS_MAX]
-            rows = await self._database.read(
+            rows = await self.database.read(
                 lambda connection, some=some: stored.read(connection, collection, field, model, some)  # type: ignore[misc]
             )
             await asyncio.to_thread(shelf.replace, some, rows)

@@ -23,6 +23,7 @@ from client_sdk.text_index import TextTable
 __all__ = [
     "HASH_BYTES",
     "SCHEMA",
+    "SINCE_2",
     "Compared",
     "Piece",
     "Stored",
@@ -49,9 +50,11 @@ SCHEMA: Final = (
         hash BLOB NOT NULL,
         speaker TEXT,
         vector BLOB NOT NULL,
+        is_shared INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (collection, field, model, doc, position)
     ) WITHOUT ROWID""",
 )
+SINCE_2: Final = ("ALTER TABLE pjais_vectors ADD COLUMN is_shared INTEGER NOT NULL DEFAULT 0",)
 
 HASH_BYTES: Final = 16  # as many as two different texts of all the world's need to differ
 _ROWS_REMOVED_AT_ONCE: Final = 500  # of another model's: a write that waits for it waits about 3 ms
@@ -124,17 +127,23 @@ def write(
     model: str,
     pieces: Iterable[tuple[Piece, bytes]],
     gone: Iterable[Place] = (),
+    *,
+    is_shared: bool = False,
 ) -> None:
-    """Write vectors in place of those that were there, and remove the ones that stand for nothing."""
+    """Write vectors in place of those that were there, and remove the ones that stand for nothing.
+
+    ``is_shared``: the server has them.
+    """
     connection.executemany(
         "DELETE FROM pjais_vectors WHERE collection = ? AND field = ? AND model = ? AND doc = ? AND position = ?",
         [(collection, field, model, doc, position) for field, doc, position in gone],
     )
     connection.executemany(
-        "INSERT OR REPLACE INTO pjais_vectors(collection, field, model, doc, position, hash, speaker, vector)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO pjais_vectors"
+        "(collection, field, model, doc, position, hash, speaker, vector, is_shared)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (collection, one.field, model, one.doc, one.position, one.hash, one.speaker, vector)
+            (collection, one.field, model, one.doc, one.position, one.hash, one.speaker, vector, is_shared)
             for one, vector in pieces
         ],
     )

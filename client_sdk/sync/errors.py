@@ -4,6 +4,8 @@
 
     ServerProblem (client_sdk.errors)
     ├── TransportClosed     the connection ended                   nothing: it is made again, with backoff
+    ├── NotConnected        there is no connection                 connect(); where it is on, wait
+    ├── AnswerLate          the server takes too long to answer    nothing: ask again
     ├── ServerMisbehaved    a message against the protocol         nothing of it was taken; update the server
     └── ContentsDiffer      digests differ at the same position    keep the file, report it: see status.verified
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 from client_sdk.errors import ServerProblem
 
-__all__ = ["ContentsDiffer", "ServerMisbehaved", "TransportClosed"]
+__all__ = ["AnswerLate", "ContentsDiffer", "NotConnected", "ServerMisbehaved", "TransportClosed"]
 
 
 class TransportClosed(ServerProblem):
@@ -25,6 +27,20 @@ class TransportClosed(ServerProblem):
         super().__init__(f"the connection to the server ended ({code}{said}); it is made again by itself")
         self.code = code
         self.reason = reason
+
+
+class NotConnected(ServerProblem):
+    """There is no connection to the server now."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no connection to the server: connect(), or wait until it is there again")
+
+
+class AnswerLate(ServerProblem, TimeoutError):
+    """The server did not answer in time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the server did not answer within {seconds:g} s: ask again")
 
 
 class ServerMisbehaved(ServerProblem):

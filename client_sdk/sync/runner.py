@@ -15,14 +15,12 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from itertools import islice
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
-
-from websockets.client import backoff
 
 from client_sdk.errors import ClientError, SyncTimeout
 from client_sdk.sync import frames, inbox
+from client_sdk.sync.backoff import delays
 from client_sdk.sync.device import Replica
 from client_sdk.sync.engine import Engine
 from client_sdk.sync.errors import ServerMisbehaved, TransportClosed
@@ -56,9 +54,10 @@ from client_sdk.sync.events import (
     Tick,
     Wanted,
 )
+from client_sdk.sync.requests import Requests
 from client_sdk.sync.status import Status
 from client_sdk.sync.transport import Transport
-from crdt import wire
+from crdt import requests, wire
 from crdt.errors import FrameTooLarge, WireError
 from crdt.limits import PAGES_IN_FLIGHT, PUSHES_IN_FLIGHT
 
@@ -66,9 +65,6 @@ __all__ = ["Replica", "Runner"]
 
 _log = logging.getLogger(__name__)
 
-# Between half of it and all of it, by chance: a server that restarts is back within a second.
-_BACKOFF_S_MIN: Final = 0.2
-_BACKOFF_S_MAX: Final = 30.0  # a person who mends the network should not have to wait longer
 # A commit ends a wait that has lasted this long: what a person writes is worth a try, a thousand writes are not worth
 # a thousand tries.
 _PATIENCE_S: Final = 1.0
@@ -83,7 +79,8 @@ class Runner:
     """Keeps ``replica`` in step with the server that ``connect`` connects to.
 
     ``token`` brings a token for `Hello`; it is called with True when the last one was refused. ``now_ms`` is the
-    wall clock, ``random`` gives numbers from 0 to 1 for the backoff. ``on_status`` hears each new status.
+    wall clock, ``random`` gives numbers from 0 to 1 for the backoff. ``on_status`` hears each new status. ``beside``:
+    what else is asked on the session.
     """
 
     def __init__(
@@ -98,6 +95,7 @@ class Runner:
         random: Callable[[], float],
         on_status: Callable[[Status], None] | None = None,
         software: str = "",
+        beside: Requests | None = None,
     ) -> None:
         self.engine = Engine(space=space, device=device, software=software)
         self.ending: Close | None = None  # how the last session ended; None while one is open
@@ -107,6 +105,7 @@ class Runner:
         self._now_ms = now_ms
         self._random = random
         self._on_status = on_status
+        self._beside = beside or Requests()
         self._transport: Transport | None = None
         self._is_token_refused = False
         self._turn = asyncio.Lock()  # one event at a time
@@ -133,7 +132,7 @@ class Runner:
         """Whether the status is that of a device with all its commits that `committed` has heard of."""
         return self._commits_told == self._commits
 
-    async def statuses(self) -> AsyncIterator[Status]:
+    async def statuses(self) -> AsyncGenerator[Status, None]:
         """Yield the status now, and then each time it has changed; who is slow gets the newest."""
         last: Status | None = None
         while True:
@@ -211,7 +210,8 @@ class Runner:
 
     async def deliver(self, frame: bytes) -> None:
         """Obey one frame of the server."""
-        await self.feed(await self._understand(frame))
+        if (event := await self._understand(frame)) is not None:
+            await self.feed(event)
 
     async def feed(self, event: Event) -> None:
         """Obey one event to the end. Not to be called from within the replica: that would wait for itself."""
@@ -222,6 +222,12 @@ class Runner:
                     result = await self._attempt(instruction)
                     if result is not None:
                         events.append(result)
+            if not self._beside.is_open and self.status.state in {"syncing", "synced"}:
+                self._beside.open(self._send)
+
+    async def _send(self, message: wire.FromDevice) -> None:
+        if self._transport is not None:
+            await self._transport.send(await frames.encode(message))
 
     async def _attempt(self, instruction: Instruction) -> Event | None:
         try:
@@ -238,8 +244,7 @@ class Runner:
         replica = self._replica
         match instruction:
             case Send(message):
-                if self._transport is not None:
-                    await self._transport.send(await frames.encode(message))
+                await self._send(message)
             case LoadPending(after, edits_max, bytes_max):
                 return BatchLoaded(await replica.pending(after, edits_max=edits_max, bytes_max=bytes_max))
             case Acknowledge(incarnation, through, refusals):
@@ -269,11 +274,14 @@ class Runner:
                 await self._hang_up()
         return None
 
-    async def _understand(self, frame: bytes) -> Event:
+    async def _understand(self, frame: bytes) -> Event | None:
         try:
             message = await frames.decode(frame)
         except WireError as error:
             return Failed(ServerMisbehaved(str(error)))
+        if isinstance(message, requests.Answer):
+            self._beside.answer(message)
+            return None
         return Received(message, self._now_ms())
 
     def _publish(self, status: Status) -> None:
@@ -285,6 +293,7 @@ class Runner:
                 _log.exception("on_status raised")
 
     async def _hang_up(self) -> None:
+        self._beside.close()
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.close()
@@ -326,15 +335,15 @@ class Runner:
 
     async def run(self) -> None:
         """Stay in sync until `stop`, or until this task is cancelled."""
-        delays = self._delays()
+        waits = delays(self._random)
         try:
             while not self._is_stopping:
                 await self._session()
                 ending = self.ending or Close(None, retry=True)
-                delays = self._delays() if ending.healthy else delays
+                waits = delays(self._random) if ending.healthy else waits
                 delay_s = (ending.delay_ms or 0) / 1000
                 if ending.delay_ms != 0:
-                    delay_s += next(delays)
+                    delay_s += next(waits)
                 await self._pause(delay_s, is_hopeless=not ending.retry, is_fixed=ending.delay_ms is not None)
             await self.feed(Stopped())
         except asyncio.CancelledError:
@@ -368,6 +377,8 @@ class Runner:
         try:
             while True:
                 event = await self._understand(await transport.receive())
+                if event is None:
+                    continue
                 while len(self._inbox) >= _INBOX_MAX:
                     self._room.clear()
                     await self._room.wait()
@@ -434,8 +445,3 @@ class Runner:
             if has_told and not is_fixed:
                 until = min(until, began + _PATIENCE_S)
             await self._wait(None if is_hopeless else max(until - now, 0))
-
-    def _delays(self) -> Iterator[float]:
-        # The first of `backoff` is for the very first connection of many clients; ours has been made by now.
-        steps = backoff(initial_delay=0, min_delay=_BACKOFF_S_MIN, max_delay=_BACKOFF_S_MAX, factor=2)
-        return (step * (1 + self._random()) / 2 for step in islice(steps, 1, None))

@@ -12,7 +12,7 @@ from uuid import UUID
 from crdt import requests
 from crdt.limits import PUSH_VECTORS_MAX
 from crdt.vectors import BadVector
-from server import access, search, vectors
+from server import access, rows, search, vectors
 from server.database import Connection, Database, storable
 from server.errors import MalformedMessage, NotInSpace, ServerError, TooLarge
 from server.search import Condition, Question
@@ -82,6 +82,7 @@ async def next_vectors(connection: Connection, feed: Feed, pull: Pull) -> reques
     return requests.Vectors(
         pull.n,
         through,
+        (await rows.standing(connection, feed.space)).head,
         [
             requests.PartVector(
                 one.vector.collection,

@@ -77,7 +77,7 @@ from_server: st.SearchStrategy[Any] = st.one_of(
     st.builds(wire.Verified, texts, numbers, data, numbers),
     st.builds(wire.Failure, texts, texts, st.none() | numbers),
     st.builds(requests.VectorsTaken, numbers, numbers, numbers),
-    st.builds(requests.Vectors, numbers, numbers, some(vectors)),
+    st.builds(requests.Vectors, numbers, numbers, numbers, some(vectors)),
     st.builds(requests.Found, numbers, some(found), numbers, numbers),
     st.builds(requests.Refused, numbers, texts, texts),
 )

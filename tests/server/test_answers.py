@@ -65,11 +65,11 @@ async def test_vectors_of_one_device_are_brought_to_another_that_waits_and_not_b
         waiting = asyncio.create_task(brought(there))
         own = asyncio.create_task(here.next_frames())
         assert await answered(here, push(first, 2, *sent)) == requests.VectorsTaken(2, 0, 2)
-        assert await waiting == requests.Vectors(7, 2, sent)
+        assert await waiting == requests.Vectors(7, 2, 0, sent)
         assert await received(there, pull(second, 8, 2)) == []
         assert await answered(there, push(second, 9, vector("c", 0, 0, 1))) == requests.VectorsTaken(9, 2, 3)
         assert [wire.decode_from_server(frame) for frame in await own] == [
-            requests.Vectors(1, 3, [vector("c", 0, 0, 1)])
+            requests.Vectors(1, 3, 0, [vector("c", 0, 0, 1)])
         ]
 
 
@@ -84,7 +84,7 @@ async def test_what_is_there_already_comes_at_once_in_pages(meeting: Meeting) ->
         page = await brought(session)
         assert (page.n, page.through, page.vectors) == (3, PUSH_VECTORS_MAX, sent)
         await received(session, pull(first, 4, page.through))
-        assert await brought(session) == requests.Vectors(4, PUSH_VECTORS_MAX + 1, [vector("last", 1, 1)])
+        assert await brought(session) == requests.Vectors(4, PUSH_VECTORS_MAX + 1, 0, [vector("last", 1, 1)])
 
 
 async def test_vectors_of_another_model_are_not_brought_and_not_gone_through_again(meeting: Meeting) -> None:
@@ -95,7 +95,7 @@ async def test_vectors_of_another_model_are_not_brought_and_not_gone_through_aga
         await received(there, pull(second, 1, 0))
         waiting = asyncio.create_task(brought(there))
         await answered(here, push(first, 2, vector("a", 1, 1)))
-        assert await waiting == requests.Vectors(1, 2, [vector("a", 1, 1)])
+        assert await waiting == requests.Vectors(1, 2, 0, [vector("a", 1, 1)])
 
 
 async def test_a_search_is_answered_beside_sync(meeting: Meeting) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import count, islice
+from itertools import count
 from random import Random
 
 import pytest
@@ -237,7 +237,7 @@ async def test_a_server_that_is_not_there_is_tried_again(host: Host, runner: Run
 async def test_a_commit_while_offline_is_counted_and_ends_a_long_wait(
     host: Host, runner: Runner, replica: GatedReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client_sdk.sync.runner._BACKOFF_S_MIN", 25.0)
+    monkeypatch.setattr("client_sdk.sync.backoff._S_MIN", 25.0)
     monkeypatch.setattr("client_sdk.sync.runner._PATIENCE_S", 0.0)
     host.refusing = ServerUnreachable("http://127.0.0.1:1", "refused")
     runner.start()
@@ -450,7 +450,7 @@ async def test_a_slow_reader_of_statuses_gets_the_newest(runner: Runner, replica
     runner.start()
     await runner.synced(10)
     assert (await anext(statuses)) == runner.status
-    await statuses.aclose()  # type: ignore[attr-defined] # an async generator
+    await statuses.aclose()
 
 
 async def test_a_listener_that_raises_does_not_stop_the_sync(make: Make, replica: GatedReplica) -> None:
@@ -525,27 +525,3 @@ async def test_a_simulation_can_take_each_step_itself(make: Make, replica: Gated
     broken = TransportClosed(1006)
     await runner.feed(Lost(broken))
     assert runner.ending == Close(broken, retry=True, healthy=True)
-
-
-@pytest.mark.parametrize(("chance", "lowest", "highest"), [(0.0, 0.1, 15.0), (0.999_999, 0.2, 30.0)])
-async def test_the_backoff_doubles_between_its_bounds(
-    replica: GatedReplica, host: Host, chance: float, lowest: float, highest: float
-) -> None:
-    async def token(is_refused: bool) -> str:
-        return "token"
-
-    runner = Runner(
-        replica,
-        host.connect,
-        space=SPACE,
-        device=DEVICE,
-        token=token,
-        now_ms=lambda: 0,
-        random=lambda: chance,
-    )
-    delays = list(islice(runner._delays(), 20))
-    assert delays == sorted(delays)
-    assert delays[0] == pytest.approx(lowest, rel=1e-3)
-    assert delays[-1] == pytest.approx(highest, rel=1e-3)
-    assert min(delays) >= 0.1
-    assert max(delays) <= 30
