@@ -9,11 +9,12 @@ from client_sdk.client import Client
 from client_sdk.collection import Collection
 from client_sdk.config import Config
 from client_sdk.events import Event, Missed
+from client_sdk.hits import Hit
 from client_sdk.keys import KeyFile, OsKeyring
 from client_sdk.metrics import Metrics
 from client_sdk.opening import open
 from client_sdk.query import Query
-from client_sdk.search import Hit, Search
+from client_sdk.search import Search
 from client_sdk.storage import StorageAlert
 from client_sdk.sync.status import Status
 from crdt.errors import SchemaError, ValidationError

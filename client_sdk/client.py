@@ -35,6 +35,7 @@ from client_sdk.sync.board import Board
 from client_sdk.sync.replica import Replica
 from client_sdk.sync.requests import Requests
 from client_sdk.sync.shared import SharedSwitch
+from client_sdk.sync.space import ServerSpace
 from client_sdk.sync.status import Status
 from client_sdk.sync.switch import Switch
 from client_sdk.sync.vectors import Exchange
@@ -85,11 +86,18 @@ class Client(Observing):
                 stir=self._watches.stir,
             )
             writer.listeners.append(self._meaning.committed)
-        self._reading = Reading(writer, self._watches, self._workload, self._cache, self._meaning)
+        self._requests = Requests()
+        space = ServerSpace(
+            self._requests,
+            writer,
+            space=lambda: account.require().space,
+            runner=lambda: self._switch.runner,
+            by_http=account.search,
+        )
+        self._reading = Reading(writer, self._watches, self._workload, self._cache, self._meaning, space)
         self.advisor = Advisor(writer.database, self._workload, self._watches.tables)
         if writer.database.config.advisor == "automatic":
             self._workload.saved = self.advisor.apply
-        self._requests = Requests()
         if self._meaning is not None:
             Exchange(
                 self._requests,

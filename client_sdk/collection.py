@@ -13,10 +13,11 @@ from typing import Any, Generic, TypeVar
 from client_sdk.commit import Corridor
 from client_sdk.database import Connection
 from client_sdk.errors import RecordNotFound
+from client_sdk.hits import MARKS, Hit, Mode, Scope
 from client_sdk.plan import Plan
 from client_sdk.query import Query, Source
 from client_sdk.rows import Table
-from client_sdk.search import MARKS, Hit, Mode, Scope, Search
+from client_sdk.search import Search
 from client_sdk.writer import Writer
 from crdt.changes import (
     AddElements,

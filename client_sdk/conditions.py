@@ -14,7 +14,18 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["AnyOf", "Column", "Comparison", "Condition", "Row", "Sorting", "Test", "Undecided", "sort_key"]
+__all__ = [
+    "AnyOf",
+    "Column",
+    "Comparison",
+    "Condition",
+    "Operator",
+    "Row",
+    "Sorting",
+    "Test",
+    "Undecided",
+    "sort_key",
+]
 
 Row: TypeAlias = Sequence[Any]
 Test: TypeAlias = Callable[[Row], bool]

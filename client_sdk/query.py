@@ -22,9 +22,10 @@ from client_sdk.conditions import AnyOf, Column, Comparison, Condition, Sorting
 from client_sdk.database import Connection
 from client_sdk.differences import Difference, differences
 from client_sdk.errors import QueryError
+from client_sdk.hits import MARKS, Mode, Scope
 from client_sdk.plan import After, Plan
 from client_sdk.rows import Table, to_sql
-from client_sdk.search import MARKS, Mode, Scope, Search
+from client_sdk.search import Search
 from client_sdk.source import Source, Subscription
 from client_sdk.views import Groups, Total, View, Window
 from crdt.fields import Kind

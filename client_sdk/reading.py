@@ -10,6 +10,7 @@ from client_sdk.cache import ResultCache
 from client_sdk.database import Connection
 from client_sdk.meaning.meaning import Meaning
 from client_sdk.plan import Plan
+from client_sdk.source import Space
 from client_sdk.views import View
 from client_sdk.watch import CallbackSubscription, Watches
 from client_sdk.workload import Workload
@@ -29,9 +30,11 @@ class Reading:
         watches: Watches,
         workload: Workload,
         cache: ResultCache,
-        meaning: Meaning | None = None,
+        meaning: Meaning | None,
+        space: Space,
     ) -> None:
         self.meaning = meaning
+        self.space = space
         self._writer = writer
         self._watches = watches
         self._workload = workload

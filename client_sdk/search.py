@@ -15,47 +15,48 @@ endings do not count. Results are ranked by bm25 (Robertson and Zaragoza, "The P
 **Hybrid**, the default, fuses both by the recipe of `client_sdk.ranking`, and is search by text where there is no
 model. A score is then at most 1.3, and compares within one search. An item is read with those beside it.
 
+**In the whole space** (``scope="space"``): the server is asked, which also knows what is not on this device, by the
+device's own vector of the question. What is found and not here yet is brought. Where the server cannot be asked the
+device is searched, and the hits' ``scope`` and ``fallback`` say so.
+
 A `Search` does nothing until it is awaited or watched. An empty text finds nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
 from client_sdk.database import Connection
 from client_sdk.embedding.errors import EmbeddingProblem
-from client_sdk.errors import NotAvailable, QueryError, RecordNotFound
+from client_sdk.errors import QueryError, RecordNotFound
+from client_sdk.hits import MARKS, Asked, Hit, Mode, Scope
 from client_sdk.matching import matched
-from client_sdk.meaning.errors import MeaningOff
+from client_sdk.meaning.errors import MeaningOff, VectorsStay
 from client_sdk.meaning.meaning import Asking, live_name
 from client_sdk.meaning.stored import hash_of, text_of
 from client_sdk.plan import Plan
-from client_sdk.source import Source, Subscription
+from client_sdk.source import Source
 from client_sdk.text_index import ITEM_BITS, TextIndex, TextTable
 from client_sdk.typed import Snippets, Typed, sendable
-from client_sdk.views import Rerun
+from crdt import requests
+from crdt.limits import SEARCH_HITS_MAX
 from crdt.schema import Record
 
 if TYPE_CHECKING:
     from client_sdk.hybrid import Placed
+    from client_sdk.space import Located
 
-__all__ = ["MARKS", "RANKED_MAX", "Asked", "Hit", "Merged", "Mode", "Scope", "Search"]
+__all__ = ["RANKED_MAX", "Merged", "Search"]
 
 R = TypeVar("R", bound=Record)
 
 _log = logging.getLogger(__name__)
-
-Mode: TypeAlias = Literal["hybrid", "text", "meaning"]
-Scope: TypeAlias = Literal["device", "space"]
-
-#: What stands around a word that was found, in a snippet.
-MARKS: Final = ("**", "**")
 
 #: How many records that have all words are ranked: the newest. Words that more have say little about which is meant,
 #: and ranking 40,000 takes 30 ms where these take 7.
@@ -69,88 +70,6 @@ _told: set[type[EmbeddingProblem]] = set()  # a program that searches at each ke
 
 Found: TypeAlias = tuple[float, int, int, int | None, TextTable]
 """Rank (lower is better), number of the text table, document, position in a list, text table."""
-
-
-class Hit(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
-    """A record that was found; ``score`` is higher for a better one, and compares within one search.
-
-    ``snippet``: a stretch of the text that was found, with marks around the words. Where an item of a list was found,
-    ``field`` is the list's name, ``position`` the item's place from 0, ``item`` the item, and ``before`` and ``after``
-    those beside it, as many as were asked for.
-    """
-
-    record: R
-    score: float
-    snippet: str
-    found_by: frozenset[str]
-    field: str | None = None
-    item: Any = None
-    position: int | None = None
-    before: tuple[Any, ...] = ()
-    after: tuple[Any, ...] = ()
-
-    @property
-    def message(self) -> Any:
-        """The item that was found, None if it was a field of the record itself."""
-        return self.item
-
-    @property
-    def around(self) -> tuple[Any, ...]:
-        """The items just before and after it, in order."""
-        return (*self.before, *self.after)
-
-
-class Asked(ABC, Generic[R]):
-    """What can be awaited for its hits now, or watched."""
-
-    def __init__(self, source: Source, tables: frozenset[str]) -> None:
-        self.source = source
-        #: Whether running it may hold the event loop for a moment: comparing vectors may not.
-        self.is_brief = source.meaning is None
-        #: The collections whose changes matter.
-        self.tables = tables
-
-    def __await__(self) -> Generator[Any, None, list[Hit[R]]]:
-        """Return the hits, best first. Raises `EmbeddingProblem` where the mode is "meaning" and there is no model."""
-        return self._ask().__await__()
-
-    async def watch(self) -> AsyncGenerator[list[Hit[R]], None]:
-        """Yield the hits, now and each time that they change; also when a vector arrives. Raises as awaiting it."""
-        await self.prepare()
-        async with contextlib.aclosing(
-            self.source.watch(Rerun(self.tables, self.run, is_brief=self.is_brief))
-        ) as results:
-            async for hits in results:
-                yield hits
-
-    def subscribe(self, callback: Callable[[list[Hit[R]]], Any]) -> Subscription:
-        """Call back with the hits, now and each time that they change, until the subscription is closed.
-
-        What words find is told first, and again once the question is embedded.
-        """
-        subscription = self.source.subscribe(Rerun(self.tables, self.run, is_brief=self.is_brief), callback)
-        self.prepare_soon()
-        return subscription
-
-    @abstractmethod
-    async def prepare(self) -> None:
-        """Do what cannot be done on a connection: embed the question."""
-
-    @abstractmethod
-    def prepare_soon(self) -> None:
-        """Do so in the background."""
-
-    async def _ask(self) -> list[Hit[R]]:
-        await self.prepare()
-        return await self.source.read(self.run, brief=self.is_brief)
-
-    def run(self, connection: Connection) -> list[Hit[R]]:
-        """Search on a connection: for all words, and where nothing has them all, for any."""
-        return self.hits(connection, is_all=True) or self.hits(connection, is_all=False)
-
-    @abstractmethod
-    def hits(self, connection: Connection, *, is_all: bool) -> list[Hit[R]]:
-        """Return what has all words, or any."""
 
 
 class Search(Asked[R]):
@@ -187,15 +106,17 @@ class Search(Asked[R]):
             )
         if mode == "meaning" and source.meaning is None:
             raise MeaningOff
-        if scope == "space":
-            raise NotAvailable('search(scope="space")', "what is on this device is searched without it")
-        super().__init__(source, frozenset({name, live_name(name)}) if mode != "text" else frozenset({name}))
+        if scope == "space" and limit > SEARCH_HITS_MAX:
+            raise QueryError(f'limit is at most {SEARCH_HITS_MAX} with scope="space", not {limit}')
+        tables = frozenset({name, live_name(name)}) if mode != "text" else frozenset({name})
+        super().__init__(source, tables, scope)
         self._plan = plan
         self._mode = mode
         self._asking: Asking | None = None
         self.is_brief = mode == "text" or source.meaning is None
         if mode != "text" and source.meaning is not None:
             self._asking = source.meaning.asking(plan.table, sendable(text))
+        self._text = sendable(text)
         self._index: TextIndex = plan.table.text
         self._typed = Typed.of(text)
         self._limit = limit
@@ -241,6 +162,56 @@ class Search(Asked[R]):
                 with contextlib.suppress(IndexError):
                     hits.append(self._hit(connection, table, doc, position, -rank, _BY_TEXT, records[doc]))
         return hits
+
+    # -- In the whole space
+
+    async def in_space(self) -> list[Hit[R]]:
+        """Return what the server finds. Raises `ServerProblem`, `EmbeddingProblem` or `VectorsStay`."""
+        from client_sdk.space import located, said, unknown
+
+        table = self._plan.table
+        if not self._typed.parts or not self._limit:
+            return []
+        if self._mode != "text" and not table.schema.shares_vectors:
+            raise VectorsStay(table.name)
+        await self.prepare()
+        conditions, is_all = said(self._plan)
+        asked = requests.Search(
+            *("", 0, "text", self._text),
+            collections=[table.name],
+            conditions=conditions,
+            limit=self._limit if is_all else SEARCH_HITS_MAX,
+        )
+        if self._asking is not None and self._asking.question is not None:
+            assert self._asking.vector is not None
+            assert self._asking.model is not None
+            asked = msgspec.structs.replace(
+                asked,
+                mode=self._mode,
+                text=self._asking.question.text,
+                vector=self._asking.vector.astype("<f4").tobytes(),
+                model=self._asking.model.label,
+                names=sorted(self._asking.question.names),
+            )
+        found = await self.source.space.search(asked)
+        lacking = await self.source.read(lambda connection: unknown(connection, table, found))
+        if lacking:
+            await self.source.space.fetch(table.name, lacking)
+        return await self.source.read(
+            lambda connection: self._hits_located(connection, located(connection, self._plan, found)),
+            brief=False,
+        )
+
+    def _hits_located(self, connection: Connection, places: Sequence[Located]) -> list[Hit[R]]:
+        records = self._records(connection, sorted({one.doc for one in places}))
+        hits: list[Hit[R]] = []
+        for one in places:
+            found_by, score = frozenset(one.part.found_by), one.part.score
+            with contextlib.suppress(IndexError):  # the list is shorter here
+                hits.append(
+                    self._hit(connection, one.table, one.doc, one.position, score, found_by, records[one.doc])
+                )
+        return hits[: self._limit]
 
     # -- By meaning
 
@@ -378,7 +349,8 @@ class Merged(Asked[Any]):
     """Several collections searched as one, merged by rank, since their scores do not compare."""
 
     def __init__(self, searches: Sequence[Search[Any]], *, limit: int) -> None:
-        super().__init__(searches[0].source, frozenset().union(*(one.tables for one in searches)))
+        first = searches[0]
+        super().__init__(first.source, frozenset().union(*(one.tables for one in searches)), first.scope)
         self._searches = searches
         self._limit = limit
 
@@ -392,11 +364,18 @@ class Merged(Asked[Any]):
         for search in self._searches:
             search.prepare_soon()
 
+    async def in_space(self) -> list[Hit[Any]]:
+        """Return what the server finds. Raises as `Search.in_space`."""
+        return self._merged(await asyncio.gather(*(search.in_space() for search in self._searches)))
+
     def hits(self, connection: Connection, *, is_all: bool) -> list[Hit[Any]]:
         """Return what has all words, or any."""
+        return self._merged([search.hits(connection, is_all=is_all) for search in self._searches])
+
+    def _merged(self, lists: Sequence[Sequence[Hit[Any]]]) -> list[Hit[Any]]:
         ranked = [
             msgspec.structs.replace(hit, score=1 / (_RANK_OFFSET + rank))
-            for search in self._searches
-            for rank, hit in enumerate(search.hits(connection, is_all=is_all), 1)
+            for hits in lists
+            for rank, hit in enumerate(hits, 1)
         ]
         return sorted(ranked, key=lambda hit: -hit.score)[: self._limit]

@@ -17,8 +17,8 @@ from rich.text import Text
 from client_sdk.cli.device import Device, command
 from client_sdk.cli.errors import NoSuchPersona
 from client_sdk.cli.show import COLLECTIONS
+from client_sdk.hits import MARKS, Asked, Hit
 from client_sdk.hub import Conversation, Hub
-from client_sdk.search import MARKS, Asked, Hit
 from client_sdk.transfer import encode_record
 from crdt.schema import schema_of
 

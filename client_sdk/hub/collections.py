@@ -16,11 +16,12 @@ import msgspec
 from client_sdk.collection import Collection
 from client_sdk.commit import Committed, Corridor
 from client_sdk.errors import QueryError
+from client_sdk.hits import MARKS, Mode, Scope
 from client_sdk.hub.records import Conversation, Message, Persona, Workflow
 from client_sdk.materialize import Change
 from client_sdk.query import Query
 from client_sdk.rows import ListTable, Table
-from client_sdk.search import MARKS, Mode, Scope, Search
+from client_sdk.search import Search
 from crdt.changes import Increment, InsertItems, Operation, SetRegister
 from crdt.ids import record_id
 from crdt.records import create, encode_items, operations

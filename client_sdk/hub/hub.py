@@ -17,12 +17,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from client_sdk.client import Client
+from client_sdk.hits import MARKS, Mode, Scope
 from client_sdk.hub.collections import Conversations, HubCollection, Personas, Workflows
 from client_sdk.hub.memories import Memories
 from client_sdk.hub.records import Conversation, Memory, Persona, Relation, Workflow
 from client_sdk.opening import SYSTEM, Opening
 from client_sdk.opening import open as open_client
-from client_sdk.search import MARKS, Merged, Mode, Scope
+from client_sdk.search import Merged
 from crdt.schema import Record
 
 if TYPE_CHECKING:

@@ -4,14 +4,15 @@
 
     ClientError (client_sdk.errors)
     ├── MeaningOff          the client was opened with embedder="off"    open it with one, or search by text
-    └── EmbeddingTimeout    not every text has its vector yet            wait longer; searches work meanwhile
+    ├── EmbeddingTimeout    not every text has its vector yet            wait longer; searches work meanwhile
+    └── VectorsStay         the collection keeps its vectors here        search by text, or on the device
 """
 
 from __future__ import annotations
 
 from client_sdk.errors import ClientError
 
-__all__ = ["EmbeddingTimeout", "MeaningOff"]
+__all__ = ["EmbeddingTimeout", "MeaningOff", "VectorsStay"]
 
 
 class MeaningOff(ClientError):
@@ -31,3 +32,14 @@ class EmbeddingTimeout(ClientError, TimeoutError):
             f"after {seconds:g} s some {waiting} records still wait for their vectors: wait longer, it goes on"
         )
         self.waiting = waiting
+
+
+class VectorsStay(ClientError):
+    """The server cannot compare what it is not given."""
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(
+            f'{collection} was declared with vectors="device", so that only devices search it by meaning: this one was'
+            ' searched; mode="text" searches the whole space'
+        )
+        self.collection = collection

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from client_sdk.commit import Committed
-    from client_sdk.embedding.embedder import Embedder, Kind, Vectors
+    from client_sdk.embedding.embedder import Embedder, Kind, Model, Vectors
     from client_sdk.meaning.shelf import Shelf
     from client_sdk.ranking import Question
 
@@ -72,6 +72,7 @@ class Asking:
         self.question: Question | None = None  # None: not prepared, or there is no model
         self.vector: Vectors | None = None
         self.shelves: dict[str, Shelf] = {}
+        self.model: Model | None = None  # of the vector
         self._meaning = meaning
 
     async def prepare(self) -> None:
@@ -84,7 +85,7 @@ class Asking:
         names = [name for shelf in shelves.values() for name in shelf.speakers]
         question = understood(self.text, names)
         vector = await meaning.vector_of(embedder, question.text)
-        self.question, self.vector, self.shelves = question, vector, shelves
+        self.question, self.vector, self.shelves, self.model = question, vector, shelves, embedder.model
 
     async def prepare_near(self, doc: int, text: str) -> None:
         """Load what is needed to ask for what is near a record, by its vector or its text. Raises as `prepare`."""

@@ -50,14 +50,14 @@ def fields_of(table: Table) -> list[str]:
     """Return the fields of `pjais_vectors` that are shared: "" for the records themselves, and a list's name."""
     if not table.schema.shares_vectors or table.text is None:
         return []
-    shared = ("", _items_of(table))
-    return [field for text in table.text.tables if (field := field_of(text)) in shared]
+    named = ("", _items_of(table))
+    return [field for text in table.text.tables if (field := field_of(text)) in named]
 
 
 def field_of_part(table: Table, part: int) -> str | None:
-    """Return the field in which a part stands, None: no part of what is searchable here."""
+    """Return the field in which a part stands, None: in nothing that is searchable here."""
     field = "" if part < 0 else _items_of(table)
-    return field if field in fields_of(table) else None
+    return field if table.text and field in [field_of(text) for text in table.text.tables] else None
 
 
 def unshared(
@@ -109,7 +109,7 @@ def match(connection: Connection, table: Table, model: str, came: Sequence[PartV
         if one.record not in docs:
             docs[one.record] = table.find(connection, one.record)
         doc, field = docs[one.record], field_of_part(table, one.part)
-        if doc is not None and field is not None:
+        if doc is not None and field is not None and table.schema.shares_vectors:
             offered[field, doc, one.part] = one
     known = sorted({doc for _, doc, _ in offered})
     lacking = compare(connection, table, model, known).lacking if known else []

@@ -24,6 +24,7 @@ from client_sdk.writer import Writer
 
 if TYPE_CHECKING:
     from client_sdk.sync.http import Registered, ServerApi, Token
+    from crdt.requests import Found, Search
 
 __all__ = ["Account", "Membership"]
 
@@ -127,6 +128,13 @@ class Account:
                 sealed=sealed,
             )
         return invitation.code
+
+    async def search(self, question: Search) -> Found:
+        """Ask what the space holds, without a session. Raises `NotRegistered` and as `register`."""
+        membership = self.require()
+        token = await self.token()
+        async with await _api(membership.url) as api:
+            return await api.search(question, token=token)
 
     async def token(self, is_refused: bool = False) -> str:
         """Return a token for the server, a fresh one if the last was refused or is about to expire."""

@@ -1,4 +1,4 @@
-r"""The server's HTTP routes, as far as a device needs them: register, join, invite, and tokens for the live connection.
+r"""The server's HTTP routes, as far as a device needs them: to register, join and invite, for tokens, and to search.
 
 A device has no password: it signs a nonce of the server (a challenge, good for one answer) with its Ed25519 key. The
 private keys never come here: whoever calls brings ``sign``, from bytes to a signature of 64 bytes.
@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import struct
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Final, Self, TypeAlias, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -40,6 +41,7 @@ from client_sdk.errors import (
     ServerRefused,
     ServerUnreachable,
 )
+from crdt import requests
 
 __all__ = ["Joined", "Prove", "Registered", "ServerApi", "Sign", "Token"]
 
@@ -48,7 +50,15 @@ Prove: TypeAlias = Callable[[bytes, bytes], bytes]
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
 
 _TIMEOUT_S: Final = 10.0
-# The largest honest answer is a sealed space key: under a kilobyte. An error page of a proxy may be some more.
+_SAID: Final[Mapping[requests.Operator, str]] = {
+    "in": "in",
+    "has": "has",
+    "at least": "atLeast",
+    "above": "above",
+    "at most": "atMost",
+    "below": "below",
+}
+# The largest honest answer is a hundred hits: 60 KB. An error page of a proxy may be some, too.
 _ANSWER_BYTES_MAX: Final = 256 * 1024
 _ERRORS: Final[Mapping[str, Callable[[], ClientError]]] = {
     "invitation_expired": InvitationExpired,
@@ -108,6 +118,20 @@ class _Registered(_Token, frozen=True):
 
 class _Joined(_Registered, frozen=True):
     sealed: str
+
+
+class _Hit(_Json, frozen=True):
+    collection: str
+    record: str
+    part: int
+    score: float
+    found_by: list[str]
+
+
+class _Found(_Json, frozen=True):
+    hits: list[_Hit]
+    head: int
+    materialized: int
 
 
 class _Problem(_Json, frozen=True):
@@ -214,8 +238,27 @@ class ServerApi:
         sealed = self._bytes(home.sealed)
         return Joined(home.account, home.space, home.device, home.generation, _token(home), sealed)
 
+    async def search(self, question: requests.Search, *, token: str) -> requests.Found:
+        """Ask what the question's space holds. The answer names no request."""
+        body = {
+            "mode": question.mode,
+            "text": question.text,
+            "vector": list(struct.unpack(f"<{len(question.vector) // 4}f", question.vector)),
+            "model": question.model,
+            "names": question.names,
+            "collections": question.collections,
+            "filter": [{"field": one.field, _SAID[one.operator]: one.value} for one in question.conditions],
+            "limit": question.limit,
+        }
+        found = await self._post(f"/v1/spaces/{question.space}/search", body, _Found, token=token)
+        hits = [
+            requests.FoundPart(one.collection, one.record, one.part, one.score, one.found_by)
+            for one in found.hits
+        ]
+        return requests.Found(0, hits, found.head, found.materialized)
+
     async def _post(
-        self, route: str, body: dict[str, str], kind: type[_Answer], *, token: str | None = None
+        self, route: str, body: dict[str, Any], kind: type[_Answer], *, token: str | None = None
     ) -> _Answer:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         try:

@@ -17,7 +17,7 @@ import client_sdk
 from client_sdk import Collection
 from client_sdk.embedding import HashingEmbedder, MiniLm
 from client_sdk.embedding.vectors import dot, quantised, unpacked
-from client_sdk.search import Mode
+from client_sdk.hits import Mode
 from loadtests.bench.data import SearchableMemory, searchable_memories
 from loadtests.bench.report import percentile, report
 

@@ -30,9 +30,9 @@ import numpy.typing as npt
 
 from client_sdk.embedding import MiniLm, Vectors
 from client_sdk.embedding.vectors import dot, quantised, unpacked
+from client_sdk.hits import Mode
 from client_sdk.hub import Hub
 from client_sdk.ranking import CANDIDATES, Neighbours, best, fused, lengths, shared, understood
-from client_sdk.search import Mode
 from client_sdk.transfer import import_file
 from loadtests.bench.report import report
 
