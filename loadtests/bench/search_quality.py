@@ -45,7 +45,7 @@ from server.log import LogRow
 from server.materialize.folding import Folding
 from server.materialize.follow import Follower
 from server.search import Question, search
-from server.settings import Settings
+from server.settings import load_settings
 from server.vectors import Vector
 
 __all__ = ["Conversation", "Judged", "bench_search_quality", "main", "recall", "table"]
@@ -209,7 +209,7 @@ class _Server:
     async def running(cls) -> AsyncIterator[_Server]:
         with tempfile.TemporaryDirectory() as folder:
             async with EmbeddedPostgres(Path(folder) / "postgres") as postgres:
-                database = await Database.connect(postgres.url, Settings())
+                database = await Database.connect(postgres.url, load_settings(database_url=postgres.url))
                 folding = Folding(memory_bytes_max=_FOLDING_BYTES_MAX)
                 try:
                     await database.migrate()
@@ -252,7 +252,7 @@ class _Server:
             LogRow(space, place, row[0], row[1], space, 1, place, row[2], 0, 0, row[3])
             for place, row in enumerate(made, 1)
         ]
-        embedded = [Vector(*row[:3], row[3], row[4], row[5]) for row in await hub.client.sql(_VECTORS)]
+        embedded = [Vector._make(tuple(row)) for row in await hub.client.sql(_VECTORS)]
 
         async def work(connection: Connection) -> None:
             await connection.execute(
