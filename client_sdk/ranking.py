@@ -38,6 +38,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from crdt.ranking import NAME_WEIGHT, NEIGHBOUR_SHARE, TEXT_WEIGHT
+
 __all__ = [
     "CANDIDATES",
     "NAME_WEIGHT",
@@ -56,9 +58,6 @@ __all__ = [
 Rows: TypeAlias = npt.NDArray[np.int32]
 Scores: TypeAlias = npt.NDArray[np.float32]
 
-NEIGHBOUR_SHARE: Final = 0.4
-TEXT_WEIGHT: Final = 0.4
-NAME_WEIGHT: Final = 0.3
 CANDIDATES: Final = 200
 """Rows asked of the full-text index: from 50 on, more changed nothing."""
 

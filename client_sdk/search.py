@@ -45,7 +45,7 @@ from client_sdk.source import Source
 from client_sdk.text_index import ITEM_BITS, TextIndex, TextTable
 from client_sdk.typed import Snippets, Typed, sendable
 from crdt import requests
-from crdt.limits import SEARCH_HITS_MAX
+from crdt.limits import SEARCH_HITS_MAX, SEARCH_NAMES_MAX, SEARCH_TEXT_BYTES_MAX
 from crdt.schema import Record
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Search(Asked[R]):
         await self.prepare()
         conditions, is_all = said(self._plan)
         asked = requests.Search(
-            *("", 0, "text", self._text),
+            *("", 0, "text", _cut(self._text)),
             collections=[table.name],
             conditions=conditions,
             limit=self._limit if is_all else SEARCH_HITS_MAX,
@@ -188,10 +188,10 @@ class Search(Asked[R]):
             asked = msgspec.structs.replace(
                 asked,
                 mode=self._mode,
-                text=self._asking.question.text,
+                text=_cut(self._asking.question.text),
                 vector=self._asking.vector.astype("<f4").tobytes(),
                 model=self._asking.model.label,
-                names=sorted(self._asking.question.names),
+                names=sorted(self._asking.question.names)[:SEARCH_NAMES_MAX],
             )
         found = await self.source.space.search(asked)
         lacking = await self.source.read(lambda connection: unknown(connection, table, found))
@@ -379,3 +379,8 @@ class Merged(Asked[Any]):
             for rank, hit in enumerate(hits, 1)
         ]
         return sorted(ranked, key=lambda hit: -hit.score)[: self._limit]
+
+
+def _cut(text: str) -> str:
+    """Return as much of a text as the server takes."""
+    return text.encode("utf-8", "replace")[:SEARCH_TEXT_BYTES_MAX].decode("utf-8", "ignore")

@@ -27,6 +27,7 @@ __all__ = [
     "RECORD_ID_BYTES_MAX",
     "SEARCH_CONDITIONS_MAX",
     "SEARCH_HITS_MAX",
+    "SEARCH_NAMES_MAX",
     "SEARCH_TEXT_BYTES_MAX",
     "SESSION_SPACES_MAX",
     "SESSION_WRITE_TIMEOUT_S",
@@ -95,3 +96,4 @@ VECTORS_MODELS_MAX: Final = 8
 SEARCH_TEXT_BYTES_MAX: Final = 8 * 1024
 SEARCH_HITS_MAX: Final = 100
 SEARCH_CONDITIONS_MAX: Final = 16
+SEARCH_NAMES_MAX: Final = 64  # people whom one question names; each is compared with who said what was found

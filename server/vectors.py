@@ -5,7 +5,9 @@ row of ``vector_heads`` first, so whoever has read up to a position has missed n
 comes again as it stands keeps its position; a changed one moves to the end. The last that comes counts: devices
 compare the ``hash`` of the text that a vector stands for, the server cannot.
 
-A vector may come before its record, or stay after its deletion: `server.search` shows neither.
+A vector may come before its record: it is kept, and `server.search` does not show it yet. Those of a record that is
+deleted go in the transaction that folds it so, and none is kept from then on; those of a part go with its text. Where
+the record has updates that are not folded yet nothing is decided: they may restore it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from server.database import Connection, storable
 from server.errors import MalformedMessage, ModelMismatch, TooLarge
 
 __all__ = [
+    "Gone",
     "Model",
     "Placed",
     "StoredVector",
@@ -37,6 +40,7 @@ __all__ = [
     "forget",
     "models",
     "put",
+    "remove",
 ]
 
 _PLACE_MAX: Final = 2**31 - 1  # Postgres' integer
@@ -88,11 +92,30 @@ class VectorsSlice(NamedTuple):
     is_last: bool
 
 
+class Gone(NamedTuple):
+    """What has no text any more: a part of a record, or (None) all of it."""
+
+    space: UUID
+    collection: str
+    record_id: str
+    part: int | None
+
+
 _LOCK: Final = """
 INSERT INTO vector_heads (space_id) VALUES ($1)
 ON CONFLICT (space_id) DO UPDATE SET head = vector_heads.head RETURNING head
 """
-_PUT: Final = """
+# Always in the same order, so that nobody who locks several waits for one who waits for them.
+_LOCK_ALL: Final = """
+INSERT INTO vector_heads (space_id) SELECT space_id FROM unnest($1::uuid[]) AS space_id ORDER BY space_id
+ON CONFLICT (space_id) DO UPDATE SET head = vector_heads.head
+"""
+_UNFOLDED: Final = """EXISTS (
+        SELECT FROM log WHERE log.space_id = {0}.space_id AND log.collection = {0}.collection
+          AND log.record_id = {0}.record_id AND log.position > coalesce(
+            (SELECT position FROM materializations WHERE materializations.space_id = {0}.space_id), 0)
+    )"""
+_PUT: Final = f"""
 WITH sent AS (
     SELECT * FROM unnest($2::text[], $3::text[], $4::integer[], $5::text[], $6::integer[], $7::bytea[], $8::real[],
                          $9::text[]) WITH ORDINALITY
@@ -100,7 +123,11 @@ WITH sent AS (
 ), stored AS (
     INSERT INTO vectors (space_id, collection, record_id, part, model, dimensions, hash, scale, vector, position)
     SELECT $1, collection, record_id, part, model, dimensions, hash, scale, vector::halfvec, $10 + place
-    FROM sent ORDER BY place
+    FROM sent WHERE NOT EXISTS (
+        SELECT FROM documents WHERE documents.space_id = $1 AND documents.collection = sent.collection
+          AND documents.record_id = sent.record_id AND documents.deleted AND NOT {_UNFOLDED.format("documents")}
+    )
+    ORDER BY place
     ON CONFLICT (space_id, collection, record_id, part, model) DO UPDATE
     SET hash = excluded.hash, scale = excluded.scale, vector = excluded.vector, position = excluded.position
     WHERE (vectors.hash, vectors.scale, vectors.vector) <> (excluded.hash, excluded.scale, excluded.vector)
@@ -113,6 +140,23 @@ WITH sent AS (
 UPDATE vector_heads SET head = (SELECT max(position) FROM stored)
 WHERE space_id = $1 AND EXISTS (SELECT FROM stored) RETURNING head
 """
+_REMOVE: Final = f"""
+WITH gone AS (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[])
+        AS gone (space_id, collection, record_id, part)
+), removed AS (
+    DELETE FROM vectors USING gone
+    WHERE vectors.space_id = gone.space_id AND vectors.collection = gone.collection
+      AND vectors.record_id = gone.record_id AND (gone.part IS NULL OR vectors.part = gone.part)
+      AND NOT {_UNFOLDED.format("gone")}
+    RETURNING vectors.space_id, vectors.model
+), counted AS (
+    SELECT space_id, model, count(*) AS vectors FROM removed GROUP BY space_id, model
+)
+UPDATE models SET vectors = models.vectors - counted.vectors FROM counted
+WHERE models.space_id = counted.space_id AND models.model = counted.model
+RETURNING models.space_id
+"""
 _AFTER: Final = """
 SELECT position, collection, record_id, part, model, hash, scale, vector::text AS vector FROM vectors
 WHERE space_id = $1 AND position > $2 AND ($3::text IS NULL OR model = $3) ORDER BY position LIMIT $4
@@ -122,7 +166,7 @@ WHERE space_id = $1 AND position > $2 AND ($3::text IS NULL OR model = $3) ORDER
 async def put(connection: Connection, space: UUID, sent: Sequence[Vector]) -> Placed:
     """Store vectors, in a transaction of the caller's.
 
-    Of several for one part and model the last counts.
+    Of several for one part and model the last counts. Those of records that were folded as deleted are not kept.
 
     Raises:
         ModelMismatch: the space has vectors of this model with other dimensions.
@@ -199,6 +243,22 @@ def checked(vector: Vector) -> Vector:
         raise MalformedMessage(f"hash has 1 to {VECTOR_HASH_BYTES_MAX} bytes")
     unpacked_vector(vector.data)
     return vector
+
+
+async def remove(connection: Connection, gone: Sequence[Gone]) -> None:
+    """Remove the vectors of what is gone from several spaces, in the transaction that folds it so.
+
+    Whoever is sending vectors to one of them is waited for: either it sees the record deleted, or its vectors are seen
+    here. A model that nothing is left of is forgotten. Positions are not given again.
+    """
+    if not gone:
+        return
+    columns = [[row[column] for row in gone] for column in range(4)]
+    await connection.execute(_LOCK_ALL, list({row.space for row in gone}))
+    counted = await connection.fetch(_REMOVE, *columns)
+    await connection.execute(
+        "DELETE FROM models WHERE space_id = ANY($1::uuid[]) AND vectors <= 0", [row[0] for row in counted]
+    )
 
 
 def _components(text: str) -> list[int]:

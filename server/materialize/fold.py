@@ -65,7 +65,7 @@ class Folded(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A document as it is stored.
 
     ``position`` is the last update in it, ``clocks`` a MessagePack map from client to next clock, ``digest``
-    16 bytes big endian, ``value`` JSON or None, ``texts`` those that words can find, by part.
+    16 bytes big endian, ``value`` JSON or None, ``texts`` those that words can find: part, text, who said it.
     """
 
     position: int
@@ -74,7 +74,7 @@ class Folded(msgspec.Struct, frozen=True, array_like=True, gc=False):
     digest: bytes
     deleted: bool
     value: str | None
-    texts: Sequence[tuple[int, str]] = ()
+    texts: Sequence[tuple[int, str, str | None]] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):

@@ -11,8 +11,10 @@ from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from server import vectors
 from server.database import Connection
 from server.materialize.fold import Folded
+from server.vectors import Gone
 
 __all__ = [
     "Held",
@@ -73,10 +75,10 @@ ON CONFLICT (space_id, position) DO NOTHING
 """
 # Of a conversation one text is new, and those before it stand: only what differs is written.
 _STORE_TEXTS: Final = """
-INSERT INTO texts (space_id, collection, record_id, part, body)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::text[])
-ON CONFLICT (space_id, collection, record_id, part) DO UPDATE SET body = excluded.body
-WHERE texts.body <> excluded.body
+INSERT INTO texts (space_id, collection, record_id, part, body, speaker)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[])
+ON CONFLICT (space_id, collection, record_id, part) DO UPDATE SET body = excluded.body, speaker = excluded.speaker
+WHERE (texts.body, texts.speaker) IS DISTINCT FROM (excluded.body, excluded.speaker)
 """
 _DROP_TEXTS: Final = """
 DELETE FROM texts USING unnest($1::uuid[], $2::text[], $3::text[]) AS folded (space_id, collection, record_id)
@@ -87,6 +89,7 @@ WHERE texts.space_id = folded.space_id AND texts.collection = folded.collection
     WHERE kept.space_id = texts.space_id AND kept.collection = texts.collection
       AND kept.record_id = texts.record_id AND kept.part = texts.part
   )
+RETURNING texts.space_id, texts.collection, texts.record_id, texts.part
 """
 _COLUMNS: Final = [
     "space_id",
@@ -99,7 +102,7 @@ _COLUMNS: Final = [
     "deleted",
     "value",
 ]
-_TEXT_COLUMNS: Final = ["space_id", "collection", "record_id", "part", "body"]
+_TEXT_COLUMNS: Final = ["space_id", "collection", "record_id", "part", "body", "speaker"]
 
 
 class Key(NamedTuple):
@@ -188,7 +191,12 @@ async def move(connection: Connection, moves: Sequence[tuple[Standing, Standing]
 async def store(
     connection: Connection, new: Sequence[tuple[Key, Folded]], known: Sequence[tuple[Key, Folded]]
 ) -> None:
-    """Store documents with their texts: those that were not there, and those that were."""
+    """Store documents with their texts: those that were not there, and those that were.
+
+    The vectors of deleted records go, and those of parts that had a text and have none any more.
+    """
+    parts: list[Gone] = []
+    gone = {key: Gone(*key, None) for key, made in (*new, *known) if made.deleted}
     if new:
         await connection.copy_records_to_table("documents", records=_records(new), columns=_COLUMNS)
         await connection.copy_records_to_table("texts", records=_texts(new), columns=_TEXT_COLUMNS)
@@ -196,7 +204,9 @@ async def store(
         await connection.execute(_UPDATE, *_columns(_records(known), len(_COLUMNS)))
         texts = _columns(_texts(known), len(_TEXT_COLUMNS))
         await connection.execute(_STORE_TEXTS, *texts)
-        await connection.execute(_DROP_TEXTS, *_columns([key for key, _ in known], 3), *texts[:4])
+        dropped = await connection.fetch(_DROP_TEXTS, *_columns([key for key, _ in known], 3), *texts[:4])
+        parts = [Gone(*row) for row in dropped if Key(*row[:3]) not in gone]
+    await vectors.remove(connection, [*gone.values(), *parts])
 
 
 async def quarantine(connection: Connection, refused: Sequence[tuple[Key, int, str]]) -> None:
@@ -223,7 +233,7 @@ def _records(documents: Sequence[tuple[Key, Folded]]) -> list[tuple[object, ...]
 
 
 def _texts(documents: Sequence[tuple[Key, Folded]]) -> list[tuple[object, ...]]:
-    return [(*key, part, text) for key, made in documents for part, text in made.texts]
+    return [(*key, *text) for key, made in documents for text in made.texts]
 
 
 def _columns(rows: Collection[tuple[object, ...]], width: int) -> list[list[object]]:

@@ -4,6 +4,9 @@ A record whose only list of items is a conversation has a text for itself (part 
 the list). With several such lists a place would not tell which: then all of it is the record's own. A deleted
 record has no texts. Times, numbers and the names of fields are no texts; an id is what stands in ``id``, ``…Id`` or
 ``…Ids``.
+
+Who said it is the text in ``speaker``, of the part itself or of a map in it: a question that names somebody prefers
+what they said.
 """
 
 from __future__ import annotations
@@ -13,7 +16,14 @@ from typing import Any, Final
 
 from crdt.contents import Contents
 
-__all__ = ["PARTS_MAX", "RECORD_CHARACTERS_MAX", "RECORD_PART", "TEXT_CHARACTERS_MAX", "texts_of"]
+__all__ = [
+    "PARTS_MAX",
+    "RECORD_CHARACTERS_MAX",
+    "RECORD_PART",
+    "SPEAKER_CHARACTERS_MAX",
+    "TEXT_CHARACTERS_MAX",
+    "texts_of",
+]
 
 #: The part that is the record itself.
 RECORD_PART: Final = -1
@@ -22,10 +32,12 @@ TEXT_CHARACTERS_MAX: Final = 32 * 1024
 #: Of one record, as `server.materialize.view` has it: every update compares them all; what is past it is not found.
 RECORD_CHARACTERS_MAX: Final = 4 * 1024 * 1024
 PARTS_MAX: Final = 100_000
+#: What is longer is nobody's name.
+SPEAKER_CHARACTERS_MAX: Final = 200
 
 
-def texts_of(contents: Contents) -> list[tuple[int, str]]:
-    """Return (part, text) of what can be found, in the order of parts."""
+def texts_of(contents: Contents) -> list[tuple[int, str, str | None]]:
+    """Return (part, text, who said it) of what can be found, in the order of parts."""
     if contents.is_deleted:
         return []
     try:
@@ -34,18 +46,32 @@ def texts_of(contents: Contents) -> list[tuple[int, str]]:
         return []
     lists = [name for name in contents.lists if any(isinstance(item, dict) for item in value.get(name, ()))]
     items: list[Any] = value.pop(lists[0]) if len(lists) == 1 else []
-    found: list[tuple[int, str]] = []
+    found: list[tuple[int, str, str | None]] = []
     left = RECORD_CHARACTERS_MAX
     for part, inner in enumerate([value, *items[:PARTS_MAX]], RECORD_PART):
         if text := _joined(inner)[:left]:
-            found.append((part, text))
+            found.append((part, text, _speaker(inner)))
             left -= len(text)
     return found
 
 
 def _joined(value: Any) -> str:
-    text = "\n".join(_leaves(value))[:TEXT_CHARACTERS_MAX].replace("\0", "\N{REPLACEMENT CHARACTER}")
-    return text.encode(errors="replace").decode()  # a half of a surrogate pair is no text to Postgres
+    return _plain("\n".join(_leaves(value))[:TEXT_CHARACTERS_MAX])
+
+
+def _speaker(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return None
+    for inner in (value, *value.values()):
+        name = inner.get("speaker") if isinstance(inner, dict) else None
+        if isinstance(name, str) and len(name) <= SPEAKER_CHARACTERS_MAX:
+            return _plain(name)
+    return None
+
+
+def _plain(text: str) -> str:
+    """A text as Postgres can hold it: no NUL, no half of a surrogate pair."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
 def _leaves(value: Any) -> Iterator[str]:

@@ -97,11 +97,16 @@ class ConditionJson(Body, frozen=True):
     in_: list[Any] | None = msgspec.field(default=None, name="in")
     has: Any = msgspec.UNSET
     at_least: float | str | None = None
+    above: float | str | None = None
+    at_most: float | str | None = None
     below: float | str | None = None
 
 
 class Search(Body, frozen=True):
-    """A question: ``text`` and ``vector`` (with its ``model``) as ``mode`` needs them."""
+    """A question: ``text`` and ``vector`` (with its ``model``) as ``mode`` needs them.
+
+    ``names`` are people whom it names: what they said comes before.
+    """
 
     text: str = ""
     vector: list[float] = []
@@ -109,6 +114,7 @@ class Search(Body, frozen=True):
     mode: Mode = "hybrid"
     collections: list[str] = []
     filter: list[ConditionJson] = []
+    names: list[str] = []
     limit: int = 10
 
 
@@ -264,9 +270,12 @@ def _question_of(data: Search) -> Question:
                 values=one.in_ if one.is_ is msgspec.UNSET else [one.is_],
                 has=one.has,
                 at_least=one.at_least,
+                above=one.above,
+                at_most=one.at_most,
                 below=one.below,
             )
             for one in data.filter
         ],
+        names=[storable(name) for name in data.names],
         limit=data.limit,
     )

@@ -16,7 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
-from crdt.limits import SEARCH_CONDITIONS_MAX, SEARCH_HITS_MAX, SEARCH_TEXT_BYTES_MAX, VECTOR_DIMENSIONS_MAX
+from crdt.limits import (
+    SEARCH_CONDITIONS_MAX,
+    SEARCH_HITS_MAX,
+    SEARCH_NAMES_MAX,
+    SEARCH_TEXT_BYTES_MAX,
+    VECTOR_DIMENSIONS_MAX,
+)
 from server.database import Connection
 from server.errors import MalformedMessage, ModelMismatch, TooLarge
 from server.search.conditions import Condition
@@ -122,6 +128,7 @@ def _check(question: Question, mode: Mode) -> None:
         ("VECTOR_DIMENSIONS_MAX", len(question.vector), VECTOR_DIMENSIONS_MAX),
         ("SEARCH_HITS_MAX", question.limit, SEARCH_HITS_MAX),
         ("SEARCH_CONDITIONS_MAX", len(question.conditions), SEARCH_CONDITIONS_MAX),
+        ("SEARCH_NAMES_MAX", len(question.names), SEARCH_NAMES_MAX),
     ):
         if size > allowed:
             raise TooLarge(limit, size=size, allowed=allowed)

@@ -34,6 +34,8 @@ class Condition:
     values: Sequence[Any] | None = None
     has: Any = msgspec.UNSET
     at_least: Bound | None = None
+    above: Bound | None = None
+    at_most: Bound | None = None
     below: Bound | None = None
 
 
@@ -52,14 +54,21 @@ def condition_sql(condition: Condition, bind: Bind) -> str:
         found.append(_one_of(value, condition.values, bind))
     if condition.has is not msgspec.UNSET:
         found.append(f"({value} @> {bind(_json([condition.has]))}::jsonb)")
-    for bound, sign in ((condition.at_least, ">="), (condition.below, "<")):
+    for bound, sign in (
+        (condition.at_least, ">="),
+        (condition.above, ">"),
+        (condition.at_most, "<="),
+        (condition.below, "<"),
+    ):
         if isinstance(bound, str):
             text = f"({value} #>> '{{}}') COLLATE \"C\""
             found.append(f"(jsonb_typeof({value}) = 'string' AND {text} {sign} {bind(_text(bound))}::text)")
         elif isinstance(bound, (int, float)):
             found.append(f"(jsonb_typeof({value}) = 'number' AND {value} {sign} {bind(_json(bound))}::jsonb)")
     if not found:
-        raise MalformedMessage(f"a condition on {condition.field[:100]} says is, in, has, atLeast or below")
+        raise MalformedMessage(
+            f"a condition on {condition.field[:100]} says is, in, has, atLeast, above, atMost or below"
+        )
     return " AND ".join(found)
 
 

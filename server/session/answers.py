@@ -6,7 +6,7 @@ A request that cannot be served is refused by itself, and ends nothing. Only who
 from __future__ import annotations
 
 from array import array
-from typing import Final
+from typing import Final, TypeGuard
 from uuid import UUID
 
 from crdt import requests
@@ -122,20 +122,29 @@ def _question(asked: requests.Search) -> Question:
         model=storable(asked.model),
         collections=[storable(name) for name in asked.collections],
         conditions=[_condition(one) for one in asked.conditions],
+        names=[storable(name) for name in asked.names],
         limit=asked.limit,
     )
 
 
 def _condition(one: requests.FieldCondition) -> Condition:
     value = one.value
-    if isinstance(value, list):
-        if one.operator == "in":
-            return Condition(one.field, values=value)
-    elif one.operator == "has":
-        return Condition(one.field, has=value)
-    elif isinstance(value, str | int | float) and not isinstance(value, bool):
-        if one.operator == "at least":
-            return Condition(one.field, at_least=value)
-        if one.operator == "below":
-            return Condition(one.field, below=value)
+    if one.operator == "in" and isinstance(value, list):
+        return Condition(one.field, values=value)
+    if not isinstance(value, list):
+        match one.operator:
+            case "has":
+                return Condition(one.field, has=value)
+            case "at least" if _is_bound(value):
+                return Condition(one.field, at_least=value)
+            case "above" if _is_bound(value):
+                return Condition(one.field, above=value)
+            case "at most" if _is_bound(value):
+                return Condition(one.field, at_most=value)
+            case "below" if _is_bound(value):
+                return Condition(one.field, below=value)
     raise MalformedMessage(f"a condition {one.operator!r} does not take such a value")
+
+
+def _is_bound(value: requests.Scalar) -> TypeGuard[str | int | float]:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)

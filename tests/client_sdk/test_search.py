@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import client_sdk.search
 from client_sdk import Client, Collection, Hit, Query
 from client_sdk.database import Connection
-from client_sdk.errors import NotAvailable, QueryError
+from client_sdk.errors import NotRegistered, QueryError
 from client_sdk.meaning.errors import MeaningOff
 from client_sdk.text_index import ITEM_BITS
 from tests.client_sdk.device import check_laws, open_device
@@ -236,12 +236,24 @@ def test_a_wrong_search_is_refused_when_it_is_made(notes: Collection[Note], wron
         wrong(notes)
 
 
-async def test_what_is_not_there_yet_says_so(client: Client, notes: Collection[Note]) -> None:
-    for options, error in (({"mode": "meaning"}, MeaningOff), ({"scope": "space"}, NotAvailable)):
-        with pytest.raises(error):
-            notes.search("a", **options)  # type: ignore[arg-type]
+async def test_search_by_meaning_is_refused_where_it_is_off(client: Client, notes: Collection[Note]) -> None:
+    with pytest.raises(MeaningOff):
+        notes.search("tea", mode="meaning")
     with pytest.raises(QueryError, match="nothing of tags is searchable"):
         client.collection(Tag).search("a")
+
+
+async def test_a_device_without_a_space_searches_itself_and_says_so(
+    client: Client, notes: Collection[Note]
+) -> None:
+    note = await notes.insert(Note(title="green tea"))
+    hits = await notes.search("tea", scope="space")
+    assert [hit.record.id for hit in hits] == [note.id]
+    assert hits.scope == "device"
+    assert isinstance(hits.fallback, NotRegistered)
+    assert (await notes.search("tea")).fallback is None
+    with pytest.raises(QueryError, match="at most 100"):
+        notes.search("tea", scope="space", limit=101)
 
 
 # ------------------------------------------------------------------------------------------------ how it is kept true

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from crdt.limits import SEARCH_CONDITIONS_MAX, SEARCH_HITS_MAX, SEARCH_TEXT_BYTES_MAX
+from crdt.limits import SEARCH_CONDITIONS_MAX, SEARCH_HITS_MAX, SEARCH_NAMES_MAX, SEARCH_TEXT_BYTES_MAX
 from server import vectors
 from server.database import Connection, Database
 from server.errors import MalformedMessage, ModelMismatch, TooLarge
@@ -33,7 +33,10 @@ async def fold(
     deleted: bool = False,
     **value: Any,
 ) -> None:
-    """Do what the folding process does, for records given by their texts: one, or one for each item."""
+    """Do what the folding process does, for records given by their texts: one, or one for each item.
+
+    An item's text is said by whom it begins with: "Anna: hello".
+    """
 
     async def work(connection: Connection) -> None:
         for record, text in texts.items():
@@ -47,10 +50,15 @@ async def fold(
                 msgspec.json.encode(value).decode(),
                 deleted,
             )
-            await connection.executemany(
-                "INSERT INTO texts (space_id, collection, record_id, part, body) VALUES ($1, $2, $3, $4, $5)",
-                [(device.space, collection, record, part, one) for part, one in parts],
-            )
+            if not deleted:
+                await connection.executemany(
+                    "INSERT INTO texts (space_id, collection, record_id, part, body, speaker) "
+                    "VALUES ($1, $2, $3, $4, $5, $6)",
+                    [
+                        (device.space, collection, record, part, one, one.partition(": ")[0])
+                        for part, one in parts
+                    ],
+                )
 
     await database.transaction(work)
 
@@ -94,8 +102,8 @@ async def test_meaning_finds_the_nearest_and_both_together_what_each_found(datab
     await put(database, device, vector("a", 100, 0, 0), vector("b", 90, 90, 0), vector("c", 0, 0, -5))
     asked = {"vector": [3.0, 0.0, 0.0], "model": "small"}
     answer = await ask(database, device, "meaning", **asked)
-    assert records(answer) == ["a", "b", "c"]
-    assert [hit.score for hit in answer.hits] == pytest.approx([1, 0.5**0.5, 0], abs=1e-3)
+    assert records(answer) == ["a", "b"]  # what points elsewhere is not found
+    assert [hit.score for hit in answer.hits] == pytest.approx([1, 0.5**0.5], abs=1e-3)
     assert answer.hits[0].snippet == "bike"
     both = await ask(database, device, "hybrid", text="tea bike", limit=2, **asked)
     assert [(hit.record_id, hit.found_by) for hit in both.hits] == [
@@ -104,12 +112,14 @@ async def test_meaning_finds_the_nearest_and_both_together_what_each_found(datab
     ]
     assert both.hits[0].score > both.hits[1].score
     assert records(await ask(database, device, "hybrid", text="tea", **asked)) == ["a", "b", "c"]
+    (far,) = (await ask(database, device, "meaning", vector=[0.0, 0.0, -1.0], model="small")).hits
+    assert (far.record_id, far.found_by) == ("c", ("meaning",))
 
 
 async def test_vectors_larger_than_the_covering_index_are_found_too(database: Database) -> None:
     device = await enrolled(database)
     await fold(database, device, {"a": "x", "b": "y"})
-    await put(database, device, vector("a", *[1] * 3072), vector("b", *[1] * 1536, *[-1] * 1536))
+    await put(database, device, vector("a", *[1] * 3072), vector("b", *[1] * 2048, *[-1] * 1024))
     answer = await ask(database, device, "meaning", vector=[1.0] * 3072, model="small")
     assert records(answer) == ["a", "b"]
 
@@ -159,6 +169,11 @@ def test_each_table_that_the_statement_reads_is_narrowed_to_the_space(
         (Condition("kind", values=[None]), ["c"]),
         (Condition("mood.joy", at_least=0.5), ["a"]),
         (Condition("mood.joy", below=0.5), ["b"]),
+        (Condition("mood.joy", above=0.1), ["a"]),
+        (Condition("mood.joy", at_most=0.1), ["b"]),
+        (Condition("mood.joy", above=0.1, at_most=0.9), ["a"]),
+        (Condition("at", above="2026-01-01T00:00:00Z"), ["b"]),
+        (Condition("at", at_most="2026-01-01T00:00:00Z"), ["a"]),
         (Condition("mood.joy", at_least=0, below=1e300), ["a", "b"]),
         (Condition("mood.joy", at_least="0"), ["c"]),
         (Condition("at", at_least="2026-02-01T00:00:00Z"), ["b"]),
@@ -234,6 +249,7 @@ async def test_a_vector_of_another_model_or_size_is_an_error_that_names_what_the
         ("text", {"text": "x", "conditions": [Condition("a")]}, MalformedMessage),
         ("text", {"text": "x", "conditions": [Condition(".".join("a" * 40), values=[])]}, MalformedMessage),
         ("text", {"text": "x", "conditions": [Condition("a", values=[1] * 1_001)]}, MalformedMessage),
+        ("text", {"text": "x", "names": ["a"] * (SEARCH_NAMES_MAX + 1)}, TooLarge),
         (
             "text",
             {"text": "x", "conditions": [Condition("a", has=1)] * (SEARCH_CONDITIONS_MAX + 1)},

@@ -14,7 +14,7 @@ import pycrdt
 import pytest
 
 from crdt import wire
-from crdt.limits import PUSH_VECTORS_MAX, VECTORS_BODY_BYTES_MAX
+from crdt.limits import PUSH_VECTORS_MAX, SEARCH_NAMES_MAX, VECTORS_BODY_BYTES_MAX
 from crdt.values import encode_edit
 from crdt.vectors import packed_vector
 from server.database import Database
@@ -143,6 +143,29 @@ async def test_texts_are_found_but_no_ids_and_nothing_sealed(folding: Running, d
     async with database.connection() as connection:
         stored = [tuple(row) for row in await connection.fetch("SELECT part, body FROM texts")]
     assert stored in ([(-1, "visible")], [(-1, "visible\ninner")], [(-1, "inner\nvisible")])
+
+
+async def test_who_said_it_and_conditions_are_asked_for_as_json(folding: Running) -> None:
+    device = await folding.register(Key())
+    for n, who in enumerate(("Anna", "Ben")):
+        made = creation(device.client, title="a bike", speaker=who, n=n)
+        await push(folding, device, wire.Edit("notes", who, made), first=n + 1)
+        await sent(folding, device, vector_json(who, 1, 2))
+    question = {"text": "bike", "vector": [1, 2], "model": "small"}
+    await eventually(lambda: finds(folding, device, "Ben", **question))
+    for who in ("Anna", "Ben"):
+        answer = (await asked(folding, device, names=[who, "\0"], **question)).json()
+        assert [hit["score"] for hit in answer["hits"]] == pytest.approx([1.3, 1.0])
+        assert answer["hits"][0]["record"] == who
+    for bound, found in (
+        ({"above": 0}, "Ben"),
+        ({"atMost": 0}, "Anna"),
+        ({"atLeast": 1}, "Ben"),
+        ({"below": 1}, "Anna"),
+    ):
+        assert await hits(folding, device, filter=[{"field": "n", **bound}], **question) == [(found, -1)]
+    many = ["x"] * (SEARCH_NAMES_MAX + 1)
+    assert code(await asked(folding, device, names=many, **question)) == (413, "too_large")
 
 
 async def test_one_bad_vector_is_refused_by_its_place_and_the_others_are_taken(running: Running) -> None:

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crdt.contents import Contents
-from server.materialize.words import RECORD_CHARACTERS_MAX, TEXT_CHARACTERS_MAX, texts_of
+from server.materialize.words import (
+    RECORD_CHARACTERS_MAX,
+    SPEAKER_CHARACTERS_MAX,
+    TEXT_CHARACTERS_MAX,
+    texts_of,
+)
 
 __all__: list[str] = []
 
@@ -36,21 +41,40 @@ def test_all_texts_of_a_record_are_its_own_but_for_ids_and_what_is_sealed() -> N
         mood={"note": "calm", "noteId": "q"},
         n=7,
     )
-    ((part, text),) = texts_of(record)
-    assert part == -1
+    ((part, text, speaker),) = texts_of(record)
+    assert (part, speaker) == (-1, None)
     assert sorted(text.split("\n")) == ["a trip", "calm"]
 
 
 def test_the_items_of_the_only_list_of_items_are_parts_by_their_place() -> None:
     turns = [{"id": "1", "content": "hello"}, {"content": " "}, {"content": "there"}, "odd"]
     record = contents({"messages": turns}, title="talk")
-    assert texts_of(record) == [(-1, "talk"), (0, "hello"), (2, "there"), (3, "odd")]
+    assert texts_of(record) == [
+        (-1, "talk", None),
+        (0, "hello", None),
+        (2, "there", None),
+        (3, "odd", None),
+    ]
 
 
 def test_with_two_lists_of_items_a_place_would_not_tell_which_so_all_is_the_records_own() -> None:
     record = contents({"a": [{"text": "one"}], "b": [{"text": "two"}]})
-    ((part, text),) = texts_of(record)
-    assert (part, sorted(text.split("\n"))) == (-1, ["one", "two"])
+    ((part, text, speaker),) = texts_of(record)
+    assert (part, sorted(text.split("\n")), speaker) == (-1, ["one", "two"], None)
+
+
+def test_who_said_it_stands_in_the_part_or_in_a_map_of_it() -> None:
+    turns: list[Any] = [
+        {"speaker": "Anna", "content": "a"},
+        {"content": "b", "metadata": {"speaker": "Be\0n"}},
+        {"content": "c", "speaker": 7, "metadata": {"speaker": "Cy"}},
+        {"content": "d", "metadata": {"deep": {"speaker": "nobody"}}},
+        {"content": "e", "speaker": "x" * (SPEAKER_CHARACTERS_MAX + 1)},
+        "f",
+    ]
+    record = contents({"messages": turns}, title="talk", speaker="Dora")
+    speakers = [speaker for _, _, speaker in texts_of(record)]
+    assert speakers == ["Dora", "Anna", "Be\N{REPLACEMENT CHARACTER}n", "Cy", None, None, None]
 
 
 def test_a_deleted_record_has_no_texts() -> None:
@@ -60,8 +84,8 @@ def test_a_deleted_record_has_no_texts() -> None:
 def test_texts_are_bounded() -> None:
     many = contents({"messages": [{"text": "x" * TEXT_CHARACTERS_MAX * 2}] * 200})
     texts = texts_of(many)
-    assert max(len(text) for _, text in texts) == TEXT_CHARACTERS_MAX
-    assert sum(len(text) for _, text in texts) == RECORD_CHARACTERS_MAX
+    assert max(len(text) for _, text, _ in texts) == TEXT_CHARACTERS_MAX
+    assert sum(len(text) for _, text, _ in texts) == RECORD_CHARACTERS_MAX
 
 
 @given(st.dictionaries(st.text(min_size=1).filter(lambda name: "@" not in name), plain, max_size=5))
@@ -70,8 +94,9 @@ def test_whatever_a_record_holds_its_texts_are_such_as_postgres_takes(values: di
         record = contents(**values)
     except (OverflowError, UnicodeEncodeError):  # what MessagePack cannot hold
         return
-    for part, text in texts_of(record):
+    for part, text, speaker in texts_of(record):
         assert part >= -1
+        assert speaker is None or "\0" not in speaker
         assert text
         assert "\0" not in text
         text.encode()

@@ -1,0 +1,25 @@
+-- Who said what: a question that names somebody prefers what they said.
+
+ALTER TABLE texts ADD COLUMN speaker text;      -- null: nobody is named
+
+-- Who said what was folded before today comes by folding it again. Where nobody is named there is nothing to be told:
+-- those spaces stand as they are, and so do all vectors.
+CREATE TEMPORARY TABLE spoken ON COMMIT DROP AS
+    SELECT DISTINCT space_id FROM documents WHERE value IS NULL OR jsonb_path_exists(value, '$.**.speaker');
+DELETE FROM texts USING spoken WHERE texts.space_id = spoken.space_id;
+DELETE FROM quarantine USING spoken WHERE quarantine.space_id = spoken.space_id;
+DELETE FROM materializations USING spoken WHERE materializations.space_id = spoken.space_id;
+DELETE FROM documents USING spoken WHERE documents.space_id = spoken.space_id;
+
+-- Until today the vectors of deleted records stayed.
+WITH gone AS (
+    DELETE FROM vectors USING documents
+    WHERE documents.space_id = vectors.space_id AND documents.collection = vectors.collection
+      AND documents.record_id = vectors.record_id AND documents.deleted
+    RETURNING vectors.space_id, vectors.model
+), counted AS (
+    SELECT space_id, model, count(*) AS vectors FROM gone GROUP BY space_id, model
+)
+UPDATE models SET vectors = models.vectors - counted.vectors FROM counted
+WHERE models.space_id = counted.space_id AND models.model = counted.model;
+DELETE FROM models WHERE vectors <= 0;
