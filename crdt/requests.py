@@ -5,6 +5,7 @@ Requests are numbered by the device; an answer names its request by ``n``, and a
 - `PushVectors` shares vectors; `VectorsTaken` says that they are durable. A space's vectors have their own positions.
 - `PullVectors` asks for those after a position; `Vectors` brings the next ones as soon as there are any. A device has
   one such question open for a space: another takes its place.
+- `ForgetVectors` removes those of a model that is no longer in use.
 - `Search` asks what fits a question; `Found` answers. The device brings the question's vector: the server has no model.
 - `Refused` answers a request that cannot be served as it is. It ends nothing.
 
@@ -21,6 +22,7 @@ import msgspec
 __all__ = [
     "Answer",
     "FieldCondition",
+    "ForgetVectors",
     "Found",
     "FoundPart",
     "Mode",
@@ -94,6 +96,14 @@ class PullVectors(_Message, frozen=True, tag=7):
     after: int
 
 
+class ForgetVectors(_Message, frozen=True, tag=9):
+    """Device → server: another model has taken the place of this one. Answered as vectors that are pushed."""
+
+    space: str
+    n: int
+    model: str
+
+
 class Search(_Message, frozen=True, tag=8):
     """Device → server: what fits this question?
 
@@ -150,5 +160,5 @@ class Refused(_Message, frozen=True, tag=25):
     message: str
 
 
-Request = PushVectors | PullVectors | Search
+Request = PushVectors | PullVectors | ForgetVectors | Search
 Answer = VectorsTaken | Vectors | Found | Refused

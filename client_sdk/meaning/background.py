@@ -25,7 +25,7 @@ from client_sdk.embedding.embedder import Embedder, Kind, Vectors
 from client_sdk.embedding.errors import EmbedderFailed, EmbeddingProblem, VectorInvalid
 from client_sdk.errors import ClientError, ClosedClient
 from client_sdk.meaning import stored
-from client_sdk.meaning.stored import Piece
+from client_sdk.meaning.stored import Compared, Piece
 from client_sdk.rows import Table
 
 __all__ = ["GATHER_S", "LEFT_TO_DEVICES_S", "LEFT_TO_OTHERS_S", "Background", "Informed", "embed"]
@@ -75,6 +75,8 @@ class Background:
         self._timer: asyncio.TimerHandle | None = None
         self._awaited: dict[str, dict[int, None]] = {name: {} for name in tables}  # of other devices
         self._patience: asyncio.TimerHandle | None = None
+        self._is_held = False  # what was there at the opening may come from other devices
+        self._gone_through: set[str] = set()  # and some of it is awaited
         self._is_catching_up: Callable[[], bool] | None = None
         self._refused: dict[tuple[str, str, int, int, bytes], None] = {}
         self._at_work = 0
@@ -125,8 +127,15 @@ class Background:
         ``is_catching_up``: whether records still come that their vectors will follow.
         """
         self._is_catching_up = is_catching_up
+        self._is_held = False
         if is_catching_up is None:
             self._lose_patience()
+        self._wake.set()
+
+    def expect_devices(self) -> None:
+        """A connection is likely: what lacks vectors at the opening is left alone for a while, as what comes later."""
+        self._is_held = True
+        self._patience = asyncio.get_running_loop().call_later(LEFT_TO_DEVICES_S, self._lose_patience)
 
     def arrived(self, collection: str, docs: Sequence[int], lacking: Collection[int]) -> None:
         """Vectors of some documents came from another device; ``lacking``: those of them that still lack some."""
@@ -152,6 +161,7 @@ class Background:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+        self._is_held = False
         if self._is_catching_up is not None and self._is_catching_up():
             self._be_patient()
             return
@@ -203,7 +213,7 @@ class Background:
             except ClientError as problem:
                 is_failed = True
                 self._report(problem)
-            if is_failed or not (self._wake.is_set() or any(self._awaited.values())):
+            if is_failed or not (self._wake.is_set() or self._is_held or any(self._awaited.values())):
                 self._settled.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _LOOK_AGAIN_S if is_failed else None)
@@ -235,6 +245,8 @@ class Background:
                     self._at_work = 0
                 return True
         for name, after in self._scans.items():
+            if self._is_held or (name in self._gone_through and self._awaited[name]):
+                continue
             await self._scan(name, after)
             return True
         return False
@@ -251,21 +263,37 @@ class Background:
         count = self._docs_at_once(name)
         docs = await read(lambda connection: stored.docs_after(connection, table, after, count))
         if docs:
-            await self._embed(name, docs)
+            if self._is_catching_up is not None and table.schema.shares_vectors:
+                await self._await(name, docs)
+            else:
+                await self._embed(name, docs)
             if self._scans.get(name) == after:  # else it begins anew
                 self._scans[name] = docs[-1]
+        elif self._awaited[name]:
+            self._gone_through.add(name)
         elif self._scans.get(name) == after:
+            self._gone_through.discard(name)
             await self._informed.finished(name, is_foreign=name in self._foreign_scans)
             if self._scans.get(name) == after:
                 del self._scans[name]
                 self._foreign_scans.discard(name)
 
+    async def _await(self, name: str, docs: Sequence[int]) -> None:
+        """Leave what lacks vectors to other devices, for a while."""
+        compared = await self._compared(name, docs)
+        if compared.lacking:
+            self._awaited[name].update(dict.fromkeys(one.doc for one in compared.lacking))
+            if self._patience is None:
+                self._be_patient()
+
+    async def _compared(self, name: str, docs: Sequence[int]) -> Compared:
+        table, model = self._tables[name], (await self._informed.embedder()).model.id
+        return await self._database.read(lambda connection: stored.compare(connection, table, model, docs))
+
     async def _embed(self, name: str, docs: Sequence[int]) -> None:
         embedder = await self._informed.embedder()
-        table, model = self._tables[name], embedder.model.id
-        compared = await self._database.read(
-            lambda connection: stored.compare(connection, table, model, docs)
-        )
+        model = embedder.model.id
+        compared = await self._compared(name, docs)
         if compared.gone:
             await self._database.write(
                 lambda connection: stored.write(connection, name, model, (), compared.gone)

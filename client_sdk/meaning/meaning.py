@@ -114,6 +114,7 @@ class Meaning:
 
     ``embedder``: None for the default. ``old_embedder``: the one before, if its vectors are to be searched meanwhile.
     ``spawn`` runs a coroutine until the client is closed, ``stir`` tells live searches to look again.
+    ``expects_devices``: a connection is likely, over which other devices share their vectors.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Meaning:
         old_embedder: Embedder | None,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         stir: Callable[[str], None],
+        expects_devices: bool = False,
     ) -> None:
         self.tables = {name: table for name, table in tables.items() if table.text is not None}
         self.database = database
@@ -141,6 +143,8 @@ class Meaning:
         self._asking: weakref.WeakSet[Asking] = weakref.WeakSet()
         self._background = Background(database, self.tables, self)
         if self.tables:
+            if expects_devices:
+                self._background.expect_devices()
             spawn(self._background.run())
 
     def committed(self, committed: Committed) -> None:

@@ -48,12 +48,16 @@ _AGAIN_S: Final = 5.0
 
 
 class Place(msgspec.Struct, frozen=True):
-    """How far the vectors of a space were read: in which of the server's histories, and of which model."""
+    """How far the vectors of a space were read: in which of the server's histories, and of which model.
+
+    ``before``: the model before it, which the server is to forget once every text has a vector by this one.
+    """
 
     space: str = ""
     generation: str = ""
     model: str = ""
     position: int = 0
+    before: str = ""
 
 
 class Exchange:
@@ -101,6 +105,7 @@ class Exchange:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep(self._push, model), name="vectors: push")
                 tasks.create_task(self._keep(self._pull, model), name="vectors: pull")
+                tasks.create_task(self._keep(self._forget, model), name="vectors: forget")
         except* (ClosedClient, NotConnected, TransportClosed, EmbeddingProblem):
             pass  # the next session goes on; without a model there is nothing to share
 
@@ -108,12 +113,12 @@ class Exchange:
         """Work until the session ends. What the server refuses ends the work, and is tried in the next session."""
         while True:
             try:
-                await work(model)
+                return await work(model)
             except (ClosedClient, NotConnected, TransportClosed):
                 raise
             except (ServerRefused, FrameTooLarge) as error:
                 _log.warning("vectors are not shared until the next connection: %s", error)
-                return
+                return None
             except ClientError as error:
                 _log.warning("vectors are shared again in %g s: %s", _AGAIN_S, error)
                 await asyncio.sleep(_AGAIN_S)
@@ -122,13 +127,8 @@ class Exchange:
 
     async def _push(self, model: Model) -> None:
         for due in self._due.values():
-            due.clear()  # all are gone through
-        for name, table in self._meaning.tables.items():
-            for field in shared.fields_of(table):
-                after = (-1, -2)
-                while some := await self._unshared(name, model, field, after=after, limit=PUSH_VECTORS_MAX):
-                    await self._send(name, model, some)
-                    after = (some[-1].doc, some[-1].position)
+            due.clear()
+        await self._push_all(model)
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -139,10 +139,29 @@ class Exchange:
                         del due[doc]
                     await self._push_of(name, docs, model)
 
+    async def _push_all(self, model: Model) -> None:
+        for name, table in self._meaning.tables.items():
+            for field in shared.fields_of(table):
+                after = (-1, -2)
+                while some := await self._unshared(name, model, field, after=after, limit=PUSH_VECTORS_MAX):
+                    await self._send(name, model, some)
+                    after = (some[-1].doc, some[-1].position)
+
     async def _push_of(self, name: str, docs: Sequence[int], model: Model) -> None:
         for field in shared.fields_of(self._meaning.tables[name]):
             while some := await self._unshared(name, model, field, docs=docs, limit=PUSH_VECTORS_MAX):
                 await self._send(name, model, some)
+
+    async def _forget(self, model: Model) -> None:
+        """Have the server forget the model before this one, once nobody needs it."""
+        if self._place.before:
+            await self._meaning.embedded()
+            await self._push_all(model)
+            await self._requests.ask(
+                requests.ForgetVectors(self._space(), 0, self._place.before), requests.VectorsTaken
+            )
+            self._place = place = msgspec.structs.replace(self._place, before="")
+            await self._meaning.database.write(lambda connection: _keep_place(connection, place))
 
     async def _unshared(self, name: str, model: Model, field: str, **which: Any) -> list[Sent]:
         table = self._meaning.tables[name]
@@ -231,11 +250,11 @@ class Exchange:
 
         generation, place = await self._meaning.database.read(read)
         history = (space, generation)
-        if (place.space, place.generation, place.model) == (*history, model.id):
+        if (place.space, place.generation, place.model) == (*history, model.label):
             self._place = place
             return
-        self._place = Place(*history, model.id)
         is_another = (place.space, place.generation) != history
+        self._place = Place(*history, model.label, before="" if is_another else place.model)
 
         def write(connection: Connection) -> None:
             if is_another:

@@ -45,7 +45,7 @@ from server.errors import (
     Unauthorized,
 )
 from server.notify import Notify
-from server.session.answers import pull_of, refused, searched, taken
+from server.session.answers import forgotten, pull_of, refused, searched, taken
 from server.session.feed import Feed
 from server.session.news import UNTIL_THE_END, documents_pay, due_messages
 
@@ -125,7 +125,9 @@ class Session:
         match message:
             case wire.Push():
                 return self._acked(feed, await self._meeting.admit.submit(self._device, feed.space, message))
-            case requests.PushVectors() | requests.PullVectors() | requests.Search():
+            case (
+                requests.PushVectors() | requests.PullVectors() | requests.ForgetVectors() | requests.Search()
+            ):
                 return self._answered(feed, message)
             case wire.Received(position=position):
                 feed.note_received(position)
@@ -155,6 +157,8 @@ class Session:
                     return answer
                 case requests.Search():
                     return await searched(meeting.database, self._device, feed, request)
+                case requests.ForgetVectors():
+                    return await forgotten(meeting.database, self._device, feed, request)
                 case requests.PullVectors():
                     feed.pull = pull_of(request)
                     if feed.is_due:

@@ -19,7 +19,7 @@ from server.search import Condition, Question
 from server.session.feed import Feed, Pull
 from server.vectors import Placed, Vector
 
-__all__ = ["next_vectors", "pull_of", "refused", "searched", "taken"]
+__all__ = ["forgotten", "next_vectors", "pull_of", "refused", "searched", "taken"]
 
 _FLOAT_BYTES: Final = 4
 
@@ -58,6 +58,19 @@ async def taken(
     placed = await database.transaction(store)
     feed.note_own_vectors(push.model, placed)
     return requests.VectorsTaken(push.n, placed.before, placed.head)
+
+
+async def forgotten(
+    database: Database, device: UUID, feed: Feed, asked: requests.ForgetVectors
+) -> requests.VectorsTaken:
+    """Remove the vectors of a model. Raises `NotInSpace`."""
+
+    async def forget(connection: Connection) -> None:
+        await access.require_spaces(connection, device, [feed.space])
+        await vectors.forget(connection, feed.space, storable(asked.model))
+
+    await database.transaction(forget)
+    return requests.VectorsTaken(asked.n, feed.vectors_head, feed.vectors_head)
 
 
 def pull_of(asked: requests.PullVectors) -> Pull:

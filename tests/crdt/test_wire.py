@@ -25,7 +25,7 @@ __all__: list[str] = []
 
 DEVICE_MESSAGES = (
     *(wire.Hello, wire.Push, wire.Received, wire.Verify, wire.Fetch),
-    *(requests.PushVectors, requests.PullVectors, requests.Search),
+    *(requests.PushVectors, requests.PullVectors, requests.Search, requests.ForgetVectors),
 )
 SERVER_MESSAGES = (
     *(wire.Welcome, wire.Ack, wire.Page, wire.Documents, wire.Verified, wire.Failure),
@@ -63,6 +63,7 @@ from_device: st.SearchStrategy[Any] = st.one_of(
     st.builds(wire.Fetch, texts, texts, texts),
     st.builds(requests.PushVectors, texts, numbers, texts, some(vectors)),
     st.builds(requests.PullVectors, texts, numbers, texts, numbers),
+    st.builds(requests.ForgetVectors, texts, numbers, texts),
     st.builds(
         requests.Search,
         *(texts, numbers, st.sampled_from(["hybrid", "text", "meaning"]), texts, data, texts),
@@ -147,7 +148,7 @@ def test_each_message_has_a_number_of_its_own() -> None:
     numbers = {cls.__struct_config__.tag: cls.__name__ for cls in (*DEVICE_MESSAGES, *SERVER_MESSAGES)}
     assert numbers == {
         1: "Hello", 2: "Push", 3: "Received", 4: "Verify", 5: "Fetch",
-        6: "PushVectors", 7: "PullVectors", 8: "Search",
+        6: "PushVectors", 7: "PullVectors", 8: "Search", 9: "ForgetVectors",
         16: "Welcome", 17: "Ack", 18: "Page", 19: "Documents", 20: "Verified", 21: "Failure",
         22: "VectorsTaken", 23: "Vectors", 24: "Found", 25: "Refused",
     }  # fmt: skip

@@ -125,6 +125,7 @@ async def tried_by_message(raw: Running, stranger: Device, space: str) -> list[o
         wire.Fetch(space, "notes", "no such"),
         requests.PushVectors(space, 1, "small", []),
         requests.PullVectors(space, 1, "small", 0),
+        requests.ForgetVectors(space, 1, "small"),
         requests.Search(space, 1, "text", SECRET),
     ]
     for message in crossing:

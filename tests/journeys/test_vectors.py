@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import client_sdk
 from client_sdk import Client, Record
+from client_sdk.opening import Opening
 from tests.client_sdk.device import KEY
 from tests.client_sdk.meaning.embedders import Counted
 from tests.client_sdk.records import Note
@@ -116,3 +118,40 @@ async def test_a_device_that_nobody_gives_a_vector_makes_its_own(server: LiveSer
     assert there.texts == ["the bike was stolen"]
     (hit,) = await second.collection(Note).search("stolen bike", mode="meaning")
     assert hit.record.id == note.id
+
+
+async def test_a_change_of_model_is_made_on_one_device_for_all(
+    server: LiveServer, tmp_path: Path, shared_url: str
+) -> None:
+    old, new, others = Counted(), Counted("2"), Counted("2")
+
+    def opened(name: str, embedder: Counted, **options: Any) -> Opening:
+        path = tmp_path / f"{name}.db"
+        return client_sdk.open(path, records=[Note], key=KEY, embedder=embedder, **options)
+
+    async with opened("a", old) as first, opened("b", Counted()) as second:
+        await joined(server, first, second)
+        notes = await first.collection(Note).insert_many(
+            [Note(title=f"the bike number {number} was stolen") for number in range(10)]
+        )
+        await first.synced(10)
+        await second.synced(10)
+        await second.embedded(20)
+    async with opened("a", new, old_embedder=old) as first:
+        await first.connect()
+
+        async def has_changed() -> bool:
+            return (
+                await count(shared_url, first, f"AND model = '{new.model.label}'") == 10
+                and await count(shared_url, first, f"AND model = '{old.model.label}'") == 0
+            )
+
+        await eventually(has_changed)
+        async with opened("b", others, old_embedder=old) as second:
+            await second.connect()
+            await second.synced(10)
+            (hit, *_) = await second.collection(Note).search("bike number 7", mode="meaning", scope="space")
+            assert hit.record.id in [note.id for note in notes]
+            await second.embedded(20)
+            assert (await second.embedding_progress()).done == 10
+            assert others.texts == []

@@ -98,6 +98,18 @@ async def test_vectors_of_another_model_are_not_brought_and_not_gone_through_aga
         assert await waiting == requests.Vectors(1, 2, 0, [vector("a", 1, 1)])
 
 
+async def test_a_model_that_is_no_longer_in_use_is_forgotten(meeting: Meeting) -> None:
+    device = await enrolled(meeting.database)
+    async with session_of(meeting, device) as session:
+        await answered(session, push(device, 1, vector("a", 1), model="old"))
+        await answered(session, push(device, 2, vector("a", 1, 1)))
+        answer = await answered(session, requests.ForgetVectors(str(device.space), 3, "old"))
+        assert answer == requests.VectorsTaken(3, 2, 2)
+        await received(session, pull(device, 4, 0, model="old"))
+        await received(session, pull(device, 5, 0))
+        assert await brought(session) == requests.Vectors(5, 2, 0, [vector("a", 1, 1)])
+
+
 async def test_a_search_is_answered_beside_sync(meeting: Meeting) -> None:
     device = await enrolled(meeting.database)
     async with session_of(meeting, device) as session:
@@ -152,6 +164,7 @@ async def test_a_stranger_is_told_as_if_the_space_did_not_exist(meeting: Meeting
     tried: list[requests.Request] = [
         requests.PushVectors(space, 1, "small", [vector("a", 1)]),
         requests.PullVectors(space, 1, "small", 0),
+        requests.ForgetVectors(space, 1, "small"),
         requests.Search(space, 1, "text", "tea"),
     ]
     for message in tried:
