@@ -12,9 +12,9 @@ which is BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 
 each text with each of the words that stand in it, as postings would.
 
 **In a space with more than** `EXACT_TEXTS_MAX` **texts** that would take too long, so the work is bounded. Of each word
-at most `POSTINGS_MAX` texts are looked up. The rarest words that together have enough texts choose what is ranked; the
-others say little, and count where they stand beside those. How common a word is whose texts were not all looked up is
-told by its share of what was chosen.
+at most `POSTINGS_MAX` texts are looked up, and as many that have all the words. Those of the rarest words that together
+have enough are ranked: the others say little, and count where they stand beside these. How common a word is whose
+texts were not all looked up is told by its share of what is ranked.
 
 Rows are named by their ``ctid``, the ``spot``: within one statement they stay where they are, and no key is shorter.
 """
@@ -29,7 +29,7 @@ from server.search.question import CANDIDATES, Question, narrowed
 __all__ = ["EXACT_TEXTS_MAX", "POSTINGS_MAX", "by_text"]
 
 EXACT_TEXTS_MAX: Final = 10_000
-POSTINGS_MAX: Final = 2_000
+POSTINGS_MAX: Final = 1_000
 #: Texts that the rarest words must have together before the more common ones are left out of the choice.
 _CHOSEN_MIN: Final = 2 * CANDIDATES
 
@@ -83,19 +83,24 @@ def _pairs(question: Question, bind: Bind) -> list[str]:
 def _pairs_of_the_rarest(question: Question, bind: Bind) -> list[str]:
     return [
         f"""postings AS MATERIALIZED (
-    SELECT word, spot FROM lexemes CROSS JOIN LATERAL (
+    SELECT word, spot FROM (
+        SELECT word, query FROM lexemes
+        UNION ALL SELECT 0, string_agg(query::text, ' & ')::tsquery FROM lexemes HAVING count(*) > 1
+    ) AS wanted CROSS JOIN LATERAL (
         SELECT texts.ctid AS spot FROM texts {narrowed("texts", question, bind)} AND texts.words @@ query
         LIMIT {POSTINGS_MAX}
     ) AS found
 )""",
         """held AS MATERIALIZED (
     SELECT word, count(*)::float8 AS df, sum(count(*)) OVER (ORDER BY count(*), word) - count(*) AS rarer
-    FROM postings GROUP BY word
+    FROM postings WHERE word > 0 GROUP BY word
 )""",
-        f"""pairs AS MATERIALIZED (
+        f"""chosen AS MATERIALIZED (
+    SELECT DISTINCT spot FROM postings LEFT JOIN held USING (word) WHERE word = 0 OR rarer < {_CHOSEN_MIN}
+)""",
+        """pairs AS MATERIALIZED (
     SELECT spot, length(words) AS size, word, ts_rank(words, query) AS rank
-    FROM (SELECT DISTINCT spot FROM postings JOIN held USING (word) WHERE rarer < {_CHOSEN_MIN}) AS chosen
-    JOIN LATERAL (
+    FROM chosen JOIN LATERAL (
         SELECT words FROM texts WHERE texts.space_id = $1 AND texts.ctid = chosen.spot OFFSET 0
     ) AS told ON true
     JOIN lexemes ON words @@ query
@@ -103,7 +108,7 @@ def _pairs_of_the_rarest(question: Question, bind: Bind) -> list[str]:
         f"""counted AS (
     SELECT word, CASE WHEN df < {POSTINGS_MAX} THEN df ELSE greatest(df, n * share) END AS df
     FROM sized, held JOIN (
-        SELECT word, count(*) / (SELECT count(DISTINCT spot) FROM pairs)::float8 AS share FROM pairs GROUP BY word
+        SELECT word, count(*) / (SELECT count(*) FROM chosen)::float8 AS share FROM pairs GROUP BY word
     ) AS standing USING (word)
 )""",
     ]
