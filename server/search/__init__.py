@@ -46,7 +46,8 @@ _PLANNED_FROM: Final = 2_000
 # for all, made once for each connection: every table has an index that begins with the space, and no other way is
 # taken. Large ones have indexes of their own, which only a plan for these very values can use. No workers: starting one
 # takes longer (7 ms) than comparing a space (1 ms). No compiling either. What an index lists is gone through until
-# enough of it meets the conditions (pgvector 0.8, "Iterative Index Scans").
+# enough of it meets the conditions (pgvector 0.8, "Iterative Index Scans"). No transaction, which would be two round
+# trips more: the pool resets what a connection was set to when it comes back.
 _PREPARE: Final = f"""
 WITH sized AS MATERIALIZED (
     SELECT CASE WHEN texts > {EXACT_TEXTS_MAX} THEN greatest(texts, vectors) ELSE texts END AS texts,
@@ -57,10 +58,10 @@ WITH sized AS MATERIALIZED (
 )
 SELECT head, coalesce(position, 0) AS materialized, model, dimensions, vectors, texts,
        set_config('plan_cache_mode', CASE WHEN size < {_PLANNED_FROM} THEN 'force_generic_plan'
-                                     ELSE 'force_custom_plan' END, true),
-       set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true),
-       set_config('max_parallel_workers_per_gather', '0', true),
-       set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', '{CANDIDATES}', true)
+                                     ELSE 'force_custom_plan' END, false),
+       set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),
+       set_config('max_parallel_workers_per_gather', '0', false),
+       set_config('hnsw.iterative_scan', 'relaxed_order', false), set_config('hnsw.ef_search', '{CANDIDATES}', false)
 FROM sized, spaces LEFT JOIN materializations ON materializations.space_id = $1
     LEFT JOIN models ON models.space_id = $1
 WHERE spaces.space_id = $1 ORDER BY vectors DESC, model
@@ -105,8 +106,7 @@ async def search(connection: Connection, space: UUID, question: Question, *, mod
         question = replace(question, vector=_unit(question.vector))
     deadline = asyncio.get_running_loop().time() + _BEHIND_WAITED_S
     while True:
-        async with connection.transaction():
-            answer, is_behind = await _found(connection, space, question, mode)
+        answer, is_behind = await _found(connection, space, question, mode)
         if not is_behind or asyncio.get_running_loop().time() > deadline:
             return answer
         await asyncio.sleep(_BEHIND_AGAIN_S)

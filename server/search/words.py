@@ -13,14 +13,15 @@ each text with each of the words that stand in it, as postings would.
 
 **In a space with more than** `EXACT_TEXTS_MAX` **texts** that would take too long, so the work is bounded. Of each word
 at most `POSTINGS_MAX` texts are looked up, and as many that have all the words. Those of the rarest words that together
-have enough are ranked: the others say little, and count where they stand beside these. How common a word is whose
-texts were not all looked up is told by its share of what is ranked.
+have enough are ranked, as far as they meet the conditions: the other words say little, and count where they stand
+beside these. How common a word is whose texts were not all looked up is told by its share of what is ranked.
 
 Rows are named by their ``ctid``, the ``spot``: within one statement they stay where they are, and no key is shorter.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from server.search.conditions import Bind
@@ -70,25 +71,33 @@ def by_text(question: Question, bind: Bind, texts: int) -> list[str]:
 
 
 def _pairs(question: Question, bind: Bind) -> list[str]:
-    """All of them, in one pass over the space's texts."""
+    """All of them, in one pass over the space's texts. Conditions make no word rarer."""
+    counted = "SELECT word, count(*)::float8 AS df FROM pairs GROUP BY word"
+    if question.conditions:
+        counted = """SELECT word, count(*)::float8 AS df FROM lexemes CROSS JOIN texts
+    WHERE texts.space_id = $1 AND texts.words @@ query GROUP BY word"""
     return [
         f"""pairs AS MATERIALIZED (
     SELECT texts.ctid AS spot, length(texts.words) AS size, word, ts_rank(texts.words, query) AS rank
     FROM lexemes CROSS JOIN texts {narrowed("texts", question, bind)} AND texts.words @@ query
 )""",
-        "counted AS (SELECT word, count(*)::float8 AS df FROM pairs GROUP BY word)",
+        f"counted AS ({counted})",
     ]
 
 
 def _pairs_of_the_rarest(question: Question, bind: Bind) -> list[str]:
+    """With conditions more is looked up: a record is read for each, and few may meet them."""
+    most, enough = POSTINGS_MAX, _CHOSEN_MIN
+    if question.conditions:
+        most, enough = 2 * most, 5 * enough
+    anything = replace(question, conditions=())
     return [
         f"""postings AS MATERIALIZED (
     SELECT word, spot FROM (
         SELECT word, query FROM lexemes
         UNION ALL SELECT 0, string_agg(query::text, ' & ')::tsquery FROM lexemes HAVING count(*) > 1
     ) AS wanted CROSS JOIN LATERAL (
-        SELECT texts.ctid AS spot FROM texts {narrowed("texts", question, bind)} AND texts.words @@ query
-        LIMIT {POSTINGS_MAX}
+        SELECT texts.ctid AS spot FROM texts {narrowed("texts", anything, bind)} AND texts.words @@ query LIMIT {most}
     ) AS found
 )""",
         """held AS MATERIALIZED (
@@ -96,19 +105,19 @@ def _pairs_of_the_rarest(question: Question, bind: Bind) -> list[str]:
     FROM postings WHERE word > 0 GROUP BY word
 )""",
         f"""chosen AS MATERIALIZED (
-    SELECT DISTINCT spot FROM postings LEFT JOIN held USING (word) WHERE word = 0 OR rarer < {_CHOSEN_MIN}
+    SELECT DISTINCT spot FROM postings LEFT JOIN held USING (word) WHERE word = 0 OR rarer < {enough}
 )""",
-        """pairs AS MATERIALIZED (
+        f"""pairs AS MATERIALIZED (
     SELECT spot, length(words) AS size, word, ts_rank(words, query) AS rank
     FROM chosen JOIN LATERAL (
-        SELECT words FROM texts WHERE texts.space_id = $1 AND texts.ctid = chosen.spot OFFSET 0
+        SELECT texts.words FROM texts {narrowed("texts", question, bind)} AND texts.ctid = chosen.spot OFFSET 0
     ) AS told ON true
     JOIN lexemes ON words @@ query
 )""",
         f"""counted AS (
-    SELECT word, CASE WHEN df < {POSTINGS_MAX} THEN df ELSE greatest(df, n * share) END AS df
+    SELECT word, CASE WHEN df < {most} THEN df ELSE greatest(df, n * share) END AS df
     FROM sized, held JOIN (
-        SELECT word, count(*) / (SELECT count(*) FROM chosen)::float8 AS share FROM pairs GROUP BY word
+        SELECT word, count(*) / (SELECT count(DISTINCT spot) FROM pairs)::float8 AS share FROM pairs GROUP BY word
     ) AS standing USING (word)
 )""",
     ]
