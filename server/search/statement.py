@@ -102,11 +102,9 @@ def _by_meaning(question: Question, bind: Bind) -> list[str]:
     return [
         f"query_vector AS (SELECT {vector}::halfvec({dimensions}) AS vector)",
         f"""by_meaning AS (
-    SELECT *, rank() OVER (ORDER BY cosine DESC) AS place FROM (
-        SELECT vectors.collection, vectors.record_id, vectors.part, 1 - ({distance}) AS cosine
-        FROM vectors {narrowed("vectors", question, bind)} AND vectors.model = {bind(question.model)} {covered}
-        ORDER BY {distance} LIMIT {CANDIDATES}
-    ) AS best
+    SELECT vectors.collection, vectors.record_id, vectors.part, 1 - ({distance}) AS cosine
+    FROM vectors {narrowed("vectors", question, bind)} AND vectors.model = {bind(question.model)} {covered}
+    ORDER BY {distance} LIMIT {CANDIDATES}
 )""",
     ]
 

@@ -267,6 +267,19 @@ async def test_what_cannot_be_asked_is_refused(
         await ask(database, device, mode, **question)
 
 
+async def test_a_connection_comes_back_as_it_was_lent(database: Database) -> None:
+    device = await enrolled(database)
+    await fold(database, device, {"a": "bike"})
+    names = ("enable_seqscan", "plan_cache_mode", "jit", "max_parallel_workers_per_gather")
+    before = [await database.pool.fetchval(f"SHOW {name}") for name in names]
+    async with database.connection() as connection:
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+        await search(connection, device.space, Question(text="bike"), mode="text")
+        assert await connection.fetchval("SHOW enable_seqscan") == "off"
+    assert await database.pool.fetchval("SELECT pg_backend_pid()") == pid, "the pool lends the last one first"
+    assert [await database.pool.fetchval(f"SHOW {name}") for name in names] == before
+
+
 async def test_the_longest_text_and_the_longest_question_are_searched(database: Database) -> None:
     device = await enrolled(database)
     await fold(database, device, {"long": " ".join(f"w{n}" for n in range(5_000)), "odd": "x" * 30_000})
