@@ -35,6 +35,7 @@ _QUESTIONS: Final = 200
 _MODES: Final[tuple[Mode, ...]] = ("meaning", "hybrid", "text")
 _TOPICS: Final = 400
 _BATCH: Final = 500
+_TURNS: Final = 50
 _BARE: Final = f"""
 SELECT record_id FROM vectors WHERE space_id = $1 AND model = 'm' AND dimensions <= 1000
 ORDER BY (vector::halfvec({DIMENSIONS})) <=> (SELECT $2::text::halfvec({DIMENSIONS})) LIMIT 10
@@ -85,6 +86,11 @@ async def _bench(folder: Path, spaces: int, large: int) -> None:
         await _ask(
             database, data, f"{spaces:,} spaces of 1,000: hybrid, filtered", held, "hybrid", is_filtered=True
         )
+        talks = [uuid4() for _ in range(spaces // 10)]
+        said = {space: await _fill(database, space, data, 1_000, turns=_TURNS) for space in talks}
+        await _settled(database)
+        name = f"{len(talks):,} spaces of 1,000 turns in conversations of {_TURNS}"
+        await _ask(database, data, f"{name}: hybrid", said, "hybrid")
         await _large(database, data, large)
         await database.close()
 
@@ -109,18 +115,22 @@ async def _large(database: Database, data: _Data, count: int) -> None:
     await _ask(database, data, f"{name}: hybrid, filtered", held, "hybrid", is_filtered=True)
 
 
-async def _fill(database: Database, space: UUID, data: _Data, count: int) -> Floats:
-    """Store records with a text and a vector each, as a device and the folding process do; return the vectors."""
+async def _fill(database: Database, space: UUID, data: _Data, count: int, turns: int = 0) -> Floats:
+    """Store texts with a vector each, as a device and the folding process do; return the vectors.
+
+    One text a record, or (``turns``) so many.
+    """
     made = data.vectors(count)
     stored = quantised(made)
-    records = [f"r{n}" for n in range(count)]
+    places = [(f"r{n // turns}", n % turns) if turns else (f"r{n}", -1) for n in range(count)]
+    records = list(dict.fromkeys(record for record, _ in places))
 
     async def fold(connection: Connection) -> None:
         await connection.execute(
             "INSERT INTO spaces (space_id, account_id, generation) VALUES ($1, $1, $1)", space
         )
         await connection.execute(
-            "INSERT INTO materializations (space_id, records) VALUES ($1, $2)", space, count
+            "INSERT INTO materializations (space_id, records) VALUES ($1, $2)", space, len(records)
         )
         await connection.copy_records_to_table(
             "documents",
@@ -141,14 +151,14 @@ async def _fill(database: Database, space: UUID, data: _Data, count: int) -> Flo
         )
         await connection.copy_records_to_table(
             "texts",
-            records=[(space, "memories", record, -1, data.text(20)) for record in records],
+            records=[(space, "memories", *place, data.text(20)) for place in places],
             columns=["space_id", "collection", "record_id", "part", "body"],
         )
 
     await database.transaction(fold)
     for start in range(0, count, _BATCH):
         batch = [
-            Vector("memories", records[n], -1, "m", bytes(16), stored[n])
+            Vector("memories", *places[n], "m", bytes(16), stored[n])
             for n in range(start, min(count, start + _BATCH))
         ]
         await database.transaction(lambda connection, batch=batch: vectors.put(connection, space, batch))  # type: ignore[misc]
@@ -189,14 +199,22 @@ async def _ask(
             vector = asked.tolist()
             nearest = {f"r{place}" for place in np.argsort(-(held[space] @ asked))[:10]}
             question = Question(text=data.text(5), vector=vector, model="m", conditions=conditions, limit=10)
-            began = time.perf_counter()
-            answer = await search(connection, space, question, mode=mode)
-            times.append(time.perf_counter() - began)
-            found += len(nearest & {hit.record_id for hit in answer.hits})
-            began = time.perf_counter()
-            rows = await connection.fetch(_BARE, space, str(vector))
-            bare_times.append(time.perf_counter() - began)
-            bare_found += len(nearest & {row["record_id"] for row in rows})
+
+            async def ours(space: UUID = space, question: Question = question) -> set[str]:
+                return {hit.record_id for hit in (await search(connection, space, question, mode=mode)).hits}
+
+            async def bare(space: UUID = space, vector: str = str(vector)) -> set[str]:
+                return {row["record_id"] for row in await connection.fetch(_BARE, space, vector)}
+
+            # whoever comes second finds the space's pages in memory: in turn
+            for way, spent in ((ours, times), (bare, bare_times))[:: 1 if n % 2 else -1]:
+                began = time.perf_counter()
+                records = await way()
+                spent.append(time.perf_counter() - began)
+                if way is ours:
+                    found += len(nearest & records)
+                else:
+                    bare_found += len(nearest & records)
     more: dict[str, Any] = {}
     if mode == "meaning":
         more = {"recall_at_10": found / _QUESTIONS / 10, "bare_recall_at_10": bare_found / _QUESTIONS / 10}

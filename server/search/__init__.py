@@ -4,7 +4,8 @@ The device brings the question's vector; the server has no model. What is folded
 updates that are not folded yet they are waited for, a second at the most, so that a record that was deleted and
 acknowledged is not shown again by a server that keeps up: it folds within milliseconds.
 
-`statement` is the SQL, `conditions` what may be asked of fields, `indexes` what a space gets once it is large.
+`statement` is the SQL, `words` its half by words, `question` what is asked, `conditions` what may be asked of fields,
+`indexes` what a space gets once it is large.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from crdt.limits import (
 from server.database import Connection
 from server.errors import MalformedMessage, ModelMismatch, TooLarge
 from server.search.conditions import Condition
-from server.search.statement import CANDIDATES, Mode, Question, search_statement
+from server.search.question import CANDIDATES, Mode, Question
+from server.search.statement import search_statement
+from server.search.words import EXACT_TEXTS_MAX
 from server.vectors import Model
 
 __all__ = ["Answer", "Condition", "Finder", "Hit", "Mode", "Question", "search"]
@@ -36,15 +39,31 @@ Finder: TypeAlias = Literal["text", "meaning"]
 _BEHIND_WAITED_S: Final = 1.0
 _BEHIND_AGAIN_S: Final = 0.02
 
-# How the transaction plans, and where the space stands, in one round trip. Plans are for these very values: those of
-# large spaces have indexes of their own. No workers: starting one takes longer (7 ms) than comparing a space (1 ms).
-# What an index lists is gone through until enough of it meets the conditions (pgvector 0.8, "Iterative Index Scans").
+#: Vectors or texts from which on a plan for the space itself is worth the time (1 to 2 ms) that planning takes.
+_PLANNED_FROM: Final = 2_000
+
+# How large the space is, where it stands, and how the transaction plans, in one round trip. Small spaces share a plan
+# for all, made once for each connection: every table has an index that begins with the space, and no other way is
+# taken. Large ones have indexes of their own, which only a plan for these very values can use. No workers: starting one
+# takes longer (7 ms) than comparing a space (1 ms). No compiling either. What an index lists is gone through until
+# enough of it meets the conditions (pgvector 0.8, "Iterative Index Scans"). No transaction, which would be two round
+# trips more: the pool resets what a connection was set to when it comes back.
 _PREPARE: Final = f"""
-SELECT head, coalesce(position, 0) AS materialized, model, dimensions, vectors,
-       set_config('plan_cache_mode', 'force_custom_plan', true),
-       set_config('max_parallel_workers_per_gather', '0', true),
-       set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', '{CANDIDATES}', true)
-FROM spaces LEFT JOIN materializations ON materializations.space_id = $1 LEFT JOIN models ON models.space_id = $1
+WITH sized AS MATERIALIZED (
+    SELECT CASE WHEN texts > {EXACT_TEXTS_MAX} THEN greatest(texts, vectors) ELSE texts END AS texts,
+           greatest(texts, vectors) AS size
+    FROM (SELECT count(*) AS texts FROM (
+        SELECT FROM texts WHERE texts.space_id = $1 LIMIT {EXACT_TEXTS_MAX + 1}) AS seen) AS counted,
+        (SELECT coalesce(max(vectors), 0) AS vectors FROM models WHERE models.space_id = $1) AS held
+)
+SELECT head, coalesce(position, 0) AS materialized, model, dimensions, vectors, texts,
+       set_config('plan_cache_mode', CASE WHEN size < {_PLANNED_FROM} THEN 'force_generic_plan'
+                                     ELSE 'force_custom_plan' END, false),
+       set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),
+       set_config('max_parallel_workers_per_gather', '0', false),
+       set_config('hnsw.iterative_scan', 'relaxed_order', false), set_config('hnsw.ef_search', '{CANDIDATES}', false)
+FROM sized, spaces LEFT JOIN materializations ON materializations.space_id = $1
+    LEFT JOIN models ON models.space_id = $1
 WHERE spaces.space_id = $1 ORDER BY vectors DESC, model
 """
 
@@ -87,8 +106,7 @@ async def search(connection: Connection, space: UUID, question: Question, *, mod
         question = replace(question, vector=_unit(question.vector))
     deadline = asyncio.get_running_loop().time() + _BEHIND_WAITED_S
     while True:
-        async with connection.transaction():
-            answer, is_behind = await _found(connection, space, question, mode)
+        answer, is_behind = await _found(connection, space, question, mode)
         if not is_behind or asyncio.get_running_loop().time() > deadline:
             return answer
         await asyncio.sleep(_BEHIND_AGAIN_S)
@@ -106,7 +124,9 @@ async def _found(connection: Connection, space: UUID, question: Question, mode: 
             return Answer([], head, materialized), False
         if held and (question.model, len(question.vector)) not in {one[:2] for one in held}:
             raise ModelMismatch(question.model, len(question.vector), held)
-    sql, parameters = search_statement(space, question, mode=mode if held else "text")
+    sql, parameters = search_statement(
+        space, question, mode=mode if held else "text", texts=stands[0]["texts"]
+    )
     found = await connection.fetch(sql, *parameters)
     hits = [
         Hit(

@@ -1,18 +1,9 @@
 """The one statement of a search: by words, by meaning, fused, filtered, with what hits are shown with.
 
-By words: any of the question's words, stemmed by Postgres' ``english`` (Snowball's porter2, without its stopwords;
-words of other languages mostly stand as they are). A text's score is the sum over the words of
-
-::
-
-    ln(1 + (n - df + ½) / (df + ½)) × tf × 2.2 / (1 + 1.2 × (¼ + ¾ × its length / the mean length))
-
-which is BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009) with the term frequency as
-``ts_rank`` saturates it: Postgres keeps no statistics of words, but the texts that match *are* them.
-
-By meaning: the cosine. Both lists' candidates, and the parts just before and after each, are then ranked by the recipe
-of `client_sdk.ranking`, in SQL: a part's words and meaning take in a share of those of the parts beside it, and what
-somebody said whom the question names comes before. Where only words are asked for their score stands alone.
+`words` finds by words; by meaning the nearest are found. Both lists' candidates, and the parts just before and after
+each, are then ranked by the recipe of `client_sdk.ranking`, in SQL: a part's words and meaning take in a share of those
+of the parts beside it, and what somebody said whom the question names comes before. Where only words are asked for
+their score stands alone.
 
 The meaning of a part is the cosine of the question with the *sum* of its vector and the shares of those beside it. Its
 length comes from inner products, since what is stored are whole numbers and a scale::
@@ -20,52 +11,25 @@ length comes from inner products, since what is stored are whole numbers and a s
     |v + s (b + a)|² = v·v + s² (b·b + a·a) + 2 s (v·b + v·a) + 2 s² b·a
 
 A hit needs a text. A deleted record has none: texts go in the transaction that folds it so.
-
-Each table is narrowed to the space by itself: ``table.space_id = $1``, wherever it is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 from crdt.ranking import NAME_WEIGHT, NEIGHBOUR_SHARE, TEXT_WEIGHT
-from server.search.conditions import Condition, condition_sql
+from server.search.conditions import Bind
+from server.search.question import CANDIDATES, Mode, Question, narrowed
+from server.search.words import by_text
 
-__all__ = ["CANDIDATES", "MATCHES_MAX", "Mode", "Question", "search_statement"]
+__all__ = ["search_statement"]
 
-Mode: TypeAlias = Literal["hybrid", "text", "meaning"]
-
-CANDIDATES: Final = 200
-"""Rows that each list gives to the fusion: on the device, more than 50 changed nothing."""
-MATCHES_MAX: Final = 10_000
-"""Texts that are ranked for their words. Past it the words say little, and some of their texts are left out."""
 #: The covering index of `vectors` holds no larger ones.
 _COVERED_DIMENSIONS_MAX: Final = 1_000
 _SNIPPET_CHARACTERS: Final = 200
 #: `ts_headline` parses what it is given anew.
 _HEADLINE_CHARACTERS_MAX: Final = 8_000
-
-#: ``ts_rank`` of one word that stands once: by it tf is 1 then, and at most 1.64.
-_RANK_OF_ONE: Final = 0.0607927
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked. ``vector`` is of length 1, of ``model``; no ``collections`` mean all.
-
-    ``names`` are people whom the question names: what they said comes before. Neither ``text`` nor ``vector`` should
-    say their names too (`client_sdk.ranking` tells why).
-    """
-
-    text: str = ""
-    vector: Sequence[float] = ()
-    model: str = ""
-    collections: Sequence[str] = ()
-    conditions: Sequence[Condition] = ()
-    names: Sequence[str] = ()
-    limit: int = 10
 
 
 @dataclass(slots=True)
@@ -77,8 +41,8 @@ class _Parameters:
         return f"${len(self.values)}"
 
 
-def search_statement(space: object, question: Question, *, mode: Mode) -> tuple[str, list[Any]]:
-    """Return the statement and its parameters; the space is ``$1``.
+def search_statement(space: object, question: Question, *, mode: Mode, texts: int) -> tuple[str, list[Any]]:
+    """Return the statement and its parameters; the space is ``$1``. ``texts``: about how many it has.
 
     Its rows: collection, record_id, part, score, by_text, by_meaning (alone it would have been among the hits),
     has_words, snippet, is_behind (the record has updates that are not folded yet).
@@ -89,7 +53,7 @@ def search_statement(space: object, question: Question, *, mode: Mode) -> tuple[
     limit = bind(question.limit)
     ctes = []
     if mode != "meaning":
-        ctes += _by_text(question, bind)
+        ctes += by_text(question, bind, texts)
     if mode == "text":
         ctes += [_hits_by_text(limit)]
     else:
@@ -125,41 +89,12 @@ ORDER BY hits.score DESC, hits.collection, hits.record_id, hits.part
     return sql, parameters.values
 
 
-def _by_text(question: Question, bind: Any) -> list[str]:
-    text = bind(question.text)
-    lexeme = r"""'''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || ''''"""
-    return [
-        f"""lexemes AS MATERIALIZED (
-    SELECT ({lexeme})::tsquery AS query FROM unnest(tsvector_to_array(to_tsvector('english', {text}))) AS lexeme
-)""",
-        "asked AS MATERIALIZED (SELECT string_agg(query::text, ' | ')::tsquery AS query FROM lexemes)",
-        f"""matched AS MATERIALIZED (
-    SELECT texts.collection, texts.record_id, texts.part, texts.words, length(texts.words) AS size
-    FROM texts {_narrowed("texts", question, bind)} AND texts.words @@ (SELECT query FROM asked) LIMIT {MATCHES_MAX}
-)""",
-        f"""weighed AS MATERIALIZED (
-    SELECT query, ln(1 + (greatest(n, df) - df + 0.5) / (df + 0.5)) AS idf
-    FROM lexemes, LATERAL (SELECT count(*) AS df FROM matched WHERE matched.words @@ lexemes.query) AS counted,
-         (SELECT count(*) AS n FROM (
-            SELECT FROM texts WHERE texts.space_id = $1 LIMIT {2 * MATCHES_MAX}) AS counted_texts) AS sized
-)""",
-        f"""by_text AS (
-    SELECT *, rank() OVER (ORDER BY score DESC) AS place FROM (
-        SELECT collection, record_id, part,
-               (SELECT sum(idf * ts_rank(words, query)) FROM weighed) / {_RANK_OF_ONE} * 2.2
-               / (1 + 1.2 * (0.25 + 0.75 * size / (SELECT avg(size) FROM matched))) AS score
-        FROM matched ORDER BY score DESC, collection, record_id, part LIMIT {CANDIDATES}
-    ) AS best
-)""",
-    ]
-
-
-def _by_meaning(question: Question, bind: Any) -> list[str]:
+def _by_meaning(question: Question, bind: Bind) -> list[str]:
     dimensions = len(question.vector)
     vector = bind(str(list(question.vector)))
     # written as the indexes have it, or Postgres would not use them
     distance = f"(vectors.vector::halfvec({dimensions})) <=> (SELECT vector FROM query_vector)"
-    narrowed = (
+    covered = (
         f"AND vectors.dimensions <= {_COVERED_DIMENSIONS_MAX}"
         if dimensions <= _COVERED_DIMENSIONS_MAX
         else ""
@@ -167,32 +102,14 @@ def _by_meaning(question: Question, bind: Any) -> list[str]:
     return [
         f"query_vector AS (SELECT {vector}::halfvec({dimensions}) AS vector)",
         f"""by_meaning AS (
-    SELECT *, rank() OVER (ORDER BY cosine DESC) AS place FROM (
-        SELECT vectors.collection, vectors.record_id, vectors.part, 1 - ({distance}) AS cosine
-        FROM vectors {_narrowed("vectors", question, bind)} AND vectors.model = {bind(question.model)} {narrowed}
-        ORDER BY {distance} LIMIT {CANDIDATES}
-    ) AS best
+    SELECT vectors.collection, vectors.record_id, vectors.part, 1 - ({distance}) AS cosine
+    FROM vectors {narrowed("vectors", question, bind)} AND vectors.model = {bind(question.model)} {covered}
+    ORDER BY {distance} LIMIT {CANDIDATES}
 )""",
     ]
 
 
-def _narrowed(table: str, question: Question, bind: Any) -> str:
-    """The rest of ``FROM table``: rows of the space, in the collections asked for, of records that meet the conditions.
-
-    Without conditions no record is read: that took most of the time.
-    """
-    sql = f"WHERE {table}.space_id = $1"
-    if question.collections:
-        sql += f" AND {table}.collection = ANY({bind(list(question.collections))}::text[])"
-    if question.conditions:
-        conditions = " AND ".join(condition_sql(one, bind) for one in question.conditions)
-        sql = f"""JOIN documents ON documents.space_id = $1 AND documents.collection = {table}.collection
-        AND documents.record_id = {table}.record_id AND {conditions}
-    {sql}"""
-    return sql
-
-
-def _beside(question: Question, mode: Mode, bind: Any) -> list[str]:
+def _beside(question: Question, mode: Mode, bind: Bind) -> list[str]:
     """What is ranked (``steps`` from a candidate: 1 at the most), with what each takes a share of.
 
     Grouped and looked up one by one: the planner cannot know how many there will be. A part is beside another if their
@@ -262,7 +179,7 @@ def _product(one: str, other: str) -> str:
     return f"{scale}scale{other} * (vector{one} <#> vector{other})"
 
 
-def _hits(question: Question, mode: Mode, bind: Any, limit: str) -> str:
+def _hits(question: Question, mode: Mode, bind: Bind, limit: str) -> str:
     text_weight = TEXT_WEIGHT if mode == "hybrid" else 0
     return f"""hits AS (
     SELECT collection, record_id, part, text_rank, CASE WHEN meaning > 0 THEN meaning_rank END AS meaning_rank,

@@ -21,6 +21,18 @@ __all__: list[str] = []
 FIRST = Migration(1, "0001_first", "CREATE TABLE first (value integer); INSERT INTO first VALUES (1);")
 SECOND = Migration(2, "0002_second", "CREATE TABLE second (value integer);")
 
+# One record that is there and one that is deleted, a vector of each.
+FOLDED = """
+INSERT INTO documents (space_id, collection, record_id, position, snapshot, clocks, digest, deleted, value)
+SELECT '{space}', 'c', r, 1, '', '', decode(repeat('00', 16), 'hex'), r = 'gone', '{value}'
+FROM unnest(ARRAY['there', 'gone']) AS r;
+INSERT INTO texts (space_id, collection, record_id, part, body) VALUES ('{space}', 'c', 'there', 0, 'x');
+INSERT INTO materializations (space_id, position) VALUES ('{space}', 1);
+INSERT INTO vectors (space_id, collection, record_id, part, model, dimensions, hash, scale, vector, position)
+SELECT '{space}', 'c', r, 0, 'm', 1, 'h', 1, '[1]', 1 FROM unnest(ARRAY['there', 'gone']) AS r;
+INSERT INTO models (space_id, model, dimensions, vectors) VALUES ('{space}', 'm', 1, 2);
+"""
+
 # Asked for before the space is known; on Citus, reference tables.
 WITHOUT_SPACE = {"accounts", "challenges", "devices", "invitation_spaces", "schema_migrations", "tokens"}
 
@@ -149,6 +161,23 @@ async def test_every_table_can_be_distributed_by_space(database: Database) -> No
         "WHERE contype = 'f'"
     )
     assert {table for row in foreign for table in row} <= WITHOUT_SPACE
+
+
+async def test_spaces_in_which_somebody_speaks_are_folded_again_and_no_others(empty: Database) -> None:
+    released = released_migrations()
+    await empty.migrate(released[:2])
+    spoken, silent = [await empty.pool.fetchval("SELECT gen_random_uuid()") for _ in range(2)]
+    said = '{"messages": [{"content": "x", "metadata": {"speaker": "Anna"}}]}'
+    for space, value in ((spoken, said), (silent, '{"title": "speaker"}')):
+        await empty.pool.execute(FOLDED.format(space=space, value=value))
+    assert await empty.migrate(released) == tuple(migration.name for migration in released[2:])
+    for table in ("documents", "texts", "materializations"):
+        left = await empty.pool.fetch(f"SELECT DISTINCT space_id FROM {table}")
+        assert [row[0] for row in left] == [silent], table
+    vectors = await empty.pool.fetch("SELECT space_id, record_id FROM vectors")
+    assert {tuple(row) for row in vectors} == {(spoken, "there"), (spoken, "gone"), (silent, "there")}
+    models = await empty.pool.fetch("SELECT space_id, vectors FROM models")
+    assert {tuple(row) for row in models} == {(spoken, 2), (silent, 1)}
 
 
 async def test_a_new_space_is_empty(database: Database) -> None:

@@ -15,6 +15,7 @@ from server.database import Connection, Database
 from server.errors import MalformedMessage, ModelMismatch, TooLarge
 from server.search import Answer, Condition, Mode, Question, search
 from server.search.statement import search_statement
+from server.search.words import EXACT_TEXTS_MAX
 from tests.server.people import Device, enrolled
 from tests.server.test_vectors import vector
 
@@ -149,11 +150,12 @@ async def test_two_spaces_never_meet_whatever_they_hold(database: Database) -> N
 
 @pytest.mark.parametrize("conditions", [[], [Condition("n", values=[1])]], ids=["all", "some"])
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("texts", [1, EXACT_TEXTS_MAX + 1])
 def test_each_table_that_the_statement_reads_is_narrowed_to_the_space(
-    mode: Mode, conditions: list[Condition]
+    mode: Mode, conditions: list[Condition], texts: int
 ) -> None:
     question = Question(text="x", vector=[1.0], model="m", collections=["notes"], conditions=conditions)
-    sql, parameters = search_statement("the space", question, mode=mode)
+    sql, parameters = search_statement("the space", question, mode=mode, texts=texts)
     assert parameters[0] == "the space"
     read = [name for name in re.findall(r"(?:FROM|JOIN)\s+(\w+)", sql) if name in TABLES]
     assert len(read) >= 4
@@ -263,6 +265,19 @@ async def test_what_cannot_be_asked_is_refused(
     device = await enrolled(database)
     with pytest.raises(error):
         await ask(database, device, mode, **question)
+
+
+async def test_a_connection_comes_back_as_it_was_lent(database: Database) -> None:
+    device = await enrolled(database)
+    await fold(database, device, {"a": "bike"})
+    names = ("enable_seqscan", "plan_cache_mode", "jit", "max_parallel_workers_per_gather")
+    before = [await database.pool.fetchval(f"SHOW {name}") for name in names]
+    async with database.connection() as connection:
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+        await search(connection, device.space, Question(text="bike"), mode="text")
+        assert await connection.fetchval("SHOW enable_seqscan") == "off"
+    assert await database.pool.fetchval("SELECT pg_backend_pid()") == pid, "the pool lends the last one first"
+    assert [await database.pool.fetchval(f"SHOW {name}") for name in names] == before
 
 
 async def test_the_longest_text_and_the_longest_question_are_searched(database: Database) -> None:
