@@ -1,8 +1,9 @@
 """Search in everything that a space holds: by words, by meaning, or both fused, in one statement.
 
-The device brings the question's vector; the server has no model. What is folded is what is searched. Where a hit has
-updates that are not folded yet they are waited for, a second at the most, so that a record that was deleted and
-acknowledged is not shown again by a server that keeps up: it folds within milliseconds.
+The device brings the question's vector; the server has no model. What is folded is what is searched: where it is about
+to be folded (a device has just written), and where a hit has updates that are not, that is waited for, two seconds at
+the most. So what was acknowledged is found, and what was deleted is not, by a server that keeps up: it folds within
+milliseconds.
 
 `statement` is the SQL, `words` its half by words, `question` what is asked, `conditions` what may be asked of fields,
 `indexes` what a space gets once it is large.
@@ -36,8 +37,10 @@ __all__ = ["Answer", "Condition", "Finder", "Hit", "Mode", "Question", "search"]
 
 Finder: TypeAlias = Literal["text", "meaning"]
 
-_BEHIND_WAITED_S: Final = 1.0
+_BEHIND_WAITED_S: Final = 2.0
 _BEHIND_AGAIN_S: Final = 0.02
+#: So many updates are folded well within the wait; of more what is folded is searched at once.
+_SOON_UPDATES_MAX: Final = 2_000
 
 #: Vectors or texts from which on a plan for the space itself is worth the time (1 to 2 ms) that planning takes.
 _PLANNED_FROM: Final = 2_000
@@ -106,16 +109,21 @@ async def search(connection: Connection, space: UUID, question: Question, *, mod
         question = replace(question, vector=_unit(question.vector))
     deadline = asyncio.get_running_loop().time() + _BEHIND_WAITED_S
     while True:
-        answer, is_behind = await _found(connection, space, question, mode)
-        if not is_behind or asyncio.get_running_loop().time() > deadline:
+        is_late = asyncio.get_running_loop().time() > deadline
+        answer, is_behind = await _found(connection, space, question, mode, is_late=is_late)
+        if is_late or not is_behind:
             return answer
         await asyncio.sleep(_BEHIND_AGAIN_S)
 
 
-async def _found(connection: Connection, space: UUID, question: Question, mode: Mode) -> tuple[Answer, bool]:
-    """Return the answer as it is now, and whether a hit has updates that are not folded yet."""
+async def _found(
+    connection: Connection, space: UUID, question: Question, mode: Mode, *, is_late: bool
+) -> tuple[Answer, bool]:
+    """Return the answer as it is now, and whether it will be a better one in a moment."""
     stands = await connection.fetch(_PREPARE, space)
     head, materialized = stands[0]["head"], stands[0]["materialized"]
+    if not is_late and 0 < head - materialized <= _SOON_UPDATES_MAX:
+        return Answer([], head, materialized), True
     held = [
         Model(row["model"], row["dimensions"], row["vectors"]) for row in stands if row["model"] is not None
     ]
