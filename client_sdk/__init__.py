@@ -9,7 +9,7 @@ from client_sdk.client import Client
 from client_sdk.collection import Collection
 from client_sdk.config import Config
 from client_sdk.events import Event, Missed
-from client_sdk.hits import Hit
+from client_sdk.hits import Hit, Hits
 from client_sdk.keys import KeyFile, OsKeyring
 from client_sdk.metrics import Metrics
 from client_sdk.opening import open
@@ -29,6 +29,7 @@ __all__ = [
     "Counter",
     "Event",
     "Hit",
+    "Hits",
     "Item",
     "KeyFile",
     "Metrics",

@@ -15,7 +15,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -23,6 +23,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 import rich_click as click
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from client_sdk.cli.errors import NoSuchHub
 from client_sdk.errors import ClientError, KeyringUnavailable, NotRegistered, ServerRefused
@@ -30,7 +31,7 @@ from client_sdk.hub import Hub, HubOpening
 from client_sdk.keys import KeyFile, KeySource
 from crdt.errors import CrdtError, NotAvailable
 
-__all__ = ["Device", "command", "default_path"]
+__all__ = ["Device", "code_of", "command", "default_path"]
 
 _FAILED: Final = 1
 _USED_WRONGLY: Final = 2
@@ -70,6 +71,17 @@ class Device:
     def say(self, text: str) -> None:
         """Print a line for people on standard output."""
         self.out.print(text, soft_wrap=True, highlight=False)
+
+    @contextlib.contextmanager
+    def progress(self, what: str) -> Iterator[Callable[[int, int], None] | None]:
+        """Show a bar on a terminal; it comes with the first figures, so quick work shows none for long."""
+        if self.is_json or not self.err.is_terminal:
+            yield None
+            return
+        columns: list[Any] = [TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        with Progress(*columns, console=self.err, transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
 
     def note(self, text: str) -> None:
         """Print a line for people on standard error."""
@@ -158,13 +170,14 @@ def _tell(device: Device, error: Exception) -> None:
     """Print what went wrong, in one line."""
     message = " ".join(_in_words_of_a_command(error).split())
     if device.is_json:
-        told = {"error": {"code": _code(error), "message": message}}
+        told = {"error": {"code": code_of(error), "message": message}}
         sys.stderr.write(msgspec.json.encode(told).decode() + "\n")
     else:
         device.err.print(f"[bold red]pjais:[/] {_plain(message)}", soft_wrap=True, highlight=False)
 
 
-def _code(error: Exception) -> str:
+def code_of(error: Exception) -> str:
+    """Return what a program knows an error by."""
     if isinstance(error, ServerRefused):
         return error.code
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(error).__name__).lower()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import rich_click as click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from client_sdk.cli.device import Device, command
 from client_sdk.transfer import FORMATS, Format, export_to, export_to_file, import_file
@@ -31,7 +27,7 @@ async def import_(device: Device, file: Path, *, format: Format | None) -> None:
     are, so a file can be imported again.
     """
     async with device.open() as hub:
-        with _progress(device, "importing") as on_progress:
+        with device.progress("importing") as on_progress:
             done = await import_file(hub, file, format=format, on_progress=on_progress)
     if device.is_json:
         device.answer(done)
@@ -62,7 +58,7 @@ async def export(device: Device, file: Path, *, with_secrets: bool) -> None:
             await export_to(hub, sys.stdout.buffer, now=now, include_sealed=with_secrets)
             sys.stdout.flush()
             return
-        with _progress(device, "exporting") as on_progress:
+        with device.progress("exporting") as on_progress:
             records = await export_to_file(
                 hub, file, now=now, include_sealed=with_secrets, on_progress=on_progress
             )
@@ -70,18 +66,6 @@ async def export(device: Device, file: Path, *, with_secrets: bool) -> None:
         device.answer({"file": str(file), "records": records})
     else:
         device.say(f"exported {records:,} records to {file}")
-
-
-@contextlib.contextmanager
-def _progress(device: Device, what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar on a terminal; it comes with the first batch, so a quick import shows none for long."""
-    if device.is_json or not device.err.is_terminal:
-        yield None
-        return
-    columns: list[Any] = [TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=device.err, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _counts(counted: dict[str, int]) -> str:

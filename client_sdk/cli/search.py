@@ -1,12 +1,16 @@
-"""``pjais search``: what was said and remembered, found by its words.
+"""``pjais search``: what was said and remembered, found by its words and by what it means.
 
-On a terminal a table, elsewhere a line for each hit, and with ``--json`` one object: ``{"text", "hits": [{"collection",
-"id", "score", "snippet", "found_by", …}]}``, with ``"message"`` and its ``"position"`` where it was found in one, and
-``"record"`` for all but conversations. Words that were found stand between ``**`` in a snippet.
+On a terminal a table, elsewhere a line for each hit, and with ``--json`` one object: ``{"text", "scope", "fallback",
+"hits": [{"collection", "id", "score", "snippet", "found_by", …}]}``, with ``"message"`` and its ``"position"`` where it
+was found in one, and ``"record"`` for all but conversations. ``"fallback"`` says why the device was searched where the
+space was asked for: ``{"code", "message"}``, else null. Words that were found stand between ``**`` in a snippet.
+
+Texts that have no vector yet, after an import for example, are embedded first, for some seconds at the most.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 import msgspec
@@ -14,11 +18,13 @@ import rich_click as click
 from rich.table import Table
 from rich.text import Text
 
-from client_sdk.cli.device import Device, command
+from client_sdk.cli.device import Device, code_of, command
 from client_sdk.cli.errors import NoSuchPersona
 from client_sdk.cli.show import COLLECTIONS
-from client_sdk.hits import MARKS, Asked, Hit
+from client_sdk.embedding.errors import EmbeddingProblem
+from client_sdk.hits import MARKS, Asked, Hit, Mode, Scope
 from client_sdk.hub import Conversation, Hub
+from client_sdk.meaning.errors import EmbeddingTimeout, MeaningOff
 from client_sdk.transfer import encode_record
 from crdt.schema import schema_of
 
@@ -26,6 +32,7 @@ __all__ = ["search"]
 
 # Private-use characters: they stand in no text that was typed, so that every mark is ours.
 _MARKS: Final = ("\ue000", "\ue001")
+_LOOK_S: Final = 0.2
 
 
 @click.command()
@@ -35,13 +42,43 @@ _MARKS: Final = ("\ue000", "\ue001")
     "--type", "collection", type=click.Choice(COLLECTIONS), help="Where.  [default: memories, conversations]"
 )
 @click.option("--persona", help="Only of this persona: its id or its name.")
+@click.option(
+    "--mode",
+    type=click.Choice(["hybrid", "text", "meaning"]),
+    default="hybrid",
+    show_default=True,
+    help="By words, by what they mean, or both.",
+)
+@click.option(
+    "--scope",
+    type=click.Choice(["device", "space"]),
+    default="device",
+    show_default=True,
+    help="What is on this device, or all that the server has of your devices.",
+)
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0),
+    default=10,
+    show_default=True,
+    help="Seconds at most for texts that are not embedded yet.",
+)
 @command
 async def search(
-    device: Device, text: str, *, limit: int, collection: str | None, persona: str | None
+    device: Device,
+    text: str,
+    *,
+    limit: int,
+    collection: str | None,
+    persona: str | None,
+    mode: Mode,
+    scope: Scope,
+    wait_s: float,
 ) -> None:
-    """Search memories and conversations by text, best first.
+    """Search memories and conversations, best first: by their words, and by what they mean.
 
-    All words must be there, or if that finds nothing, any. "Words in quotes" stand together.
+    By words all of them must be there, or if that finds nothing, any. "Words in quotes" stand together.
     """
     if collection == "personas" and persona is not None:
         raise click.UsageError("--persona narrows what belongs to a persona; --type personas searches them")
@@ -50,15 +87,27 @@ async def search(
         asked: Asked[Any]
         marks = _MARKS if device.out.is_terminal and not device.is_json else MARKS
         if collection is None:
-            asked = hub.search(text, persona_id=persona_id, limit=limit, marks=marks)
+            asked = hub.search(text, persona_id=persona_id, limit=limit, mode=mode, scope=scope, marks=marks)
         else:
             equal = {} if persona_id is None else {"persona_id": persona_id}
-            asked = hub.collections[collection].where(**equal).search(text, limit=limit, marks=marks)
+            asked = (
+                hub.collections[collection]
+                .where(**equal)
+                .search(text, limit=limit, mode=mode, scope=scope, marks=marks)
+            )
+        if mode != "text":
+            await _embedded(device, hub, wait_s)
         hits = await asked
         names = {one.id: one.name for one in await hub.personas.all()}
     if device.is_json:
-        device.answer({"text": text, "hits": [_answer(hit) for hit in hits]})
-    elif not hits:
+        fallback = hits.fallback
+        told = None if fallback is None else {"code": code_of(fallback), "message": str(fallback)}
+        found = [_answer(hit) for hit in hits]
+        device.answer({"text": text, "scope": hits.scope, "fallback": told, "hits": found})
+        return
+    if hits.fallback is not None:
+        device.note(f"this device alone was searched: {hits.fallback}")
+    if not hits:
         device.note("nothing found")
     elif device.out.is_terminal:
         device.out.print(_table(hits, names))
@@ -67,6 +116,25 @@ async def search(
             device.out.print(
                 Text(" · ".join(filter(None, (*_cells(hit, names), hit.snippet)))), soft_wrap=True
             )
+
+
+async def _embedded(device: Device, hub: Hub, wait_s: float) -> None:
+    """Have texts embedded before they are searched; what has no vector then is found by its words."""
+    waiting = asyncio.create_task(hub.client.embedded(wait_s))
+    try:
+        with device.progress("embedding") as show:
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=_LOOK_S)
+                if show is not None and not waiting.done():
+                    progress = await hub.client.embedding_progress()
+                    show(progress.done, progress.total)
+        await waiting
+    except MeaningOff:
+        pass  # the search says so, if that is all that was asked for
+    except (EmbeddingTimeout, EmbeddingProblem) as problem:
+        device.note(f"some texts are found by their words only: {problem}")
+    finally:
+        waiting.cancel()
 
 
 async def _persona(hub: Hub, named: str) -> str:

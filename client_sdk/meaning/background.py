@@ -191,6 +191,8 @@ class Background:
         for collection, _, doc, _, _ in self._refused:
             self._due[collection][doc] = None
         self._refused.clear()
+        if self._is_catching_up is None:  # nobody else will
+            self._lose_patience()
         self._take_up()
         self._hurry.set()
         await self._settled.wait()
