@@ -31,7 +31,7 @@ import msgspec
 from client_sdk.database import Connection
 from client_sdk.embedding.errors import EmbeddingProblem
 from client_sdk.errors import NotAvailable, QueryError, RecordNotFound
-from client_sdk.matching import matched
+from client_sdk.matching import matched, matched_any
 from client_sdk.meaning.errors import MeaningOff
 from client_sdk.meaning.meaning import Asking, live_name
 from client_sdk.meaning.stored import hash_of, text_of
@@ -272,7 +272,7 @@ class Search(Asked[R]):
         tables: Sequence[TextTable] | None = None,
         without: Collection[int] = (),
     ) -> list[Hit[R]]:
-        from client_sdk.hybrid import Fused, expression
+        from client_sdk.hybrid import Fused, expressions
         from client_sdk.ranking import CANDIDATES
 
         where, parameters = self._plan.where()
@@ -284,10 +284,10 @@ class Search(Asked[R]):
             if not docs:
                 return []
         question = asking.question if self._mode == "hybrid" else None
-        words = "" if question is None else expression(question, self._typed)
+        words = [] if question is None else expressions(question, self._typed)
         most = max(CANDIDATES, self._limit)
         by_words = [
-            (table, matched(connection, self._plan, table, words, limit=most, docs=docs) if words else ())
+            (table, matched_any(connection, self._plan, table, words, limit=most, docs=docs))
             for table in (self._index.tables if tables is None else tables)
         ]
         fused = Fused(asking, by_words, docs, is_text=question is not None, top=self._limit, without=without)

@@ -91,14 +91,16 @@ class Typed(msgspec.Struct, frozen=True):
     @property
     def all(self) -> str:
         """The FTS5 expression of all parts."""
-        return " AND ".join(self._expressions())
+        return " AND ".join(self.each)
 
     @property
     def any(self) -> str:
         """The FTS5 expression of any part."""
-        return " OR ".join(self._expressions())
+        return " OR ".join(self.each)
 
-    def _expressions(self) -> list[str]:
+    @property
+    def each(self) -> list[str]:
+        """The FTS5 expression of each part."""
         made = [f'"{spaced(part)}"' for part in self.parts]
         if self.is_last_open:  # the whole word counts twice, and stands before longer ones
             made[-1] = f"({made[-1]} OR {made[-1]} *)"
