@@ -7,13 +7,14 @@ yet, and were found by their words, stand behind them. A filter comes before any
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from client_sdk.meaning.shelf import HOLE, POSITION_BITS, Shelf
+from client_sdk.matching import BEGINNING
+from client_sdk.meaning.shelf import POSITION_BITS, Shelf
 from client_sdk.meaning.stored import field_of
 from client_sdk.ranking import best, fused
 from client_sdk.text_index import TextTable, spaced
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from client_sdk.meaning.meaning import Asking
     from client_sdk.ranking import Question, Scores
 
-__all__ = ["Fused", "Placed", "expression"]
+__all__ = ["Fused", "Placed", "expressions"]
+
+T = TypeVar("T", bound=np.generic)
 
 Matched: TypeAlias = Sequence[tuple[float, int]]  # FTS5's rank and rowid
 
@@ -40,15 +43,15 @@ class Placed(msgspec.Struct, frozen=True):
     hash: bytes | None
 
 
-def expression(question: Question, typed: Typed) -> str:
-    """Return the FTS5 expression for a question: any of its words, the last one perhaps not typed to its end."""
+def expressions(question: Question, typed: Typed) -> list[str]:
+    """Return an FTS5 expression for each word of a question, of which the last is perhaps not typed to its end."""
     if any(" " in part for part in typed.parts):  # a phrase was asked for
-        return typed.any
+        return typed.each
     words = [f'"{spaced(word)}"' for word in question.words[:TYPED_WORDS_MAX]]
     last = typed.parts[-1].casefold() if typed.parts else ""
     if words and typed.is_last_open and question.words[-1:] == (last,):
-        words[-1] = f"{words[-1]} OR {words[-1]} *"
-    return " OR ".join(words)
+        words.append(f"{words[-1]}{BEGINNING}")
+    return words
 
 
 class _Part(msgspec.Struct):
@@ -87,17 +90,16 @@ class Fused:
         ]
         self._parts = parts
         self._starts = np.cumsum([0, *(len(part.keys) for part in parts)])
-        meaning = np.concatenate([part.meaning for part in parts])
-        own = np.concatenate([part.own for part in parts])
-        self._scores = fused(
-            text=np.concatenate([part.words for part in parts]) if is_text else None,
+        meaning = _joined([part.meaning for part in parts])
+        own = _joined([part.own for part in parts])
+        self._scores = fused(  # 0 for a hole: it has no vector, no words and no neighbours
+            text=_joined([part.words for part in parts]) if is_text else None,
             meaning=meaning,
-            is_named=np.concatenate([part.is_named for part in parts]),
+            is_named=_joined([part.is_named for part in parts]),
         )
-        keys = np.concatenate([part.keys for part in parts])
-        self._scores[keys == HOLE] = 0
         if without:
-            self._scores[np.isin(keys >> POSITION_BITS, list(without))] = 0
+            docs_of_rows = _joined([part.keys for part in parts]) >> POSITION_BITS
+            self._scores[np.isin(docs_of_rows, list(without))] = 0
         by_meaning = np.zeros(len(meaning), np.bool_)
         by_meaning[best(meaning, top)] = True
         self._found = {"text": own if is_text else np.zeros_like(own), "meaning": by_meaning}
@@ -146,13 +148,20 @@ def _part(
         words = shelf.with_neighbours(words)
         meaning = shelf.cosines(vector, within)
         is_named = shelf.said_by(names)
-    count = len(others)
     return _Part(
         table=table,
-        keys=np.append(keys, np.array([key for key, _ in others], np.int64)),
-        words=np.append(words, np.array([score for _, score in others], np.float32)),
-        own=np.append(own, np.ones(count, np.bool_)),
-        meaning=np.append(meaning, np.zeros(count, np.float32)),
-        is_named=np.append(is_named, np.zeros(count, np.bool_)),
+        keys=_longer(keys, [key for key, _ in others]),
+        words=_longer(words, [score for _, score in others]),
+        own=_longer(own, [True] * len(others)),
+        meaning=_longer(meaning, [0] * len(others)),
+        is_named=_longer(is_named, [False] * len(others)),
         shelf=shelf,
     )
+
+
+def _longer(rows: npt.NDArray[T], others: Sequence[Any]) -> npt.NDArray[T]:
+    return np.append(rows, np.array(others, rows.dtype)) if others else rows
+
+
+def _joined(arrays: Sequence[npt.NDArray[T]]) -> npt.NDArray[T]:
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]

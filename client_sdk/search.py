@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -36,7 +37,7 @@ from client_sdk.database import Connection
 from client_sdk.embedding.errors import EmbeddingProblem
 from client_sdk.errors import QueryError, RecordNotFound
 from client_sdk.hits import MARKS, Asked, Hit, Mode, Scope
-from client_sdk.matching import matched
+from client_sdk.matching import matched, matched_any
 from client_sdk.meaning.errors import MeaningOff, VectorsStay
 from client_sdk.meaning.meaning import Asking, live_name
 from client_sdk.meaning.stored import hash_of, text_of
@@ -120,7 +121,7 @@ class Search(Asked[R]):
         self._index: TextIndex = plan.table.text
         self._typed = Typed.of(text)
         self._limit = limit
-        self._snippets = Snippets(self._typed, marks)
+        self._snippets = functools.partial(Snippets, marks=marks)
         self._around = around
 
     async def prepare(self) -> None:
@@ -135,6 +136,20 @@ class Search(Asked[R]):
             if problem.__class__ not in _told:
                 _told.add(problem.__class__)
                 _log.warning("searching by words only, since there is no model: %s", problem)
+
+    @functools.cached_property
+    def _all_shown(self) -> Snippets:
+        return self._snippets(self._typed)
+
+    @functools.cached_property
+    def _telling_shown(self) -> Snippets:
+        return self._snippets(self._typed.telling)
+
+    @property
+    def _shown(self) -> Snippets:
+        """What shows where the words stand: with a model, which reads a question, those alone that say what about."""
+        is_read = self._asking is not None and self._asking.vector is not None
+        return self._telling_shown if is_read else self._all_shown
 
     def prepare_soon(self) -> None:
         """Embed the question in the background."""
@@ -243,7 +258,7 @@ class Search(Asked[R]):
         tables: Sequence[TextTable] | None = None,
         without: Collection[int] = (),
     ) -> list[Hit[R]]:
-        from client_sdk.hybrid import Fused, expression
+        from client_sdk.hybrid import Fused, expressions
         from client_sdk.ranking import CANDIDATES
 
         where, parameters = self._plan.where()
@@ -255,10 +270,10 @@ class Search(Asked[R]):
             if not docs:
                 return []
         question = asking.question if self._mode == "hybrid" else None
-        words = "" if question is None else expression(question, self._typed)
+        words = [] if question is None else expressions(question, self._typed)
         most = max(CANDIDATES, self._limit)
         by_words = [
-            (table, matched(connection, self._plan, table, words, limit=most, docs=docs) if words else ())
+            (table, matched_any(connection, self._plan, table, words, limit=most, docs=docs))
             for table in (self._index.tables if tables is None else tables)
         ]
         fused = Fused(asking, by_words, docs, is_text=question is not None, top=self._limit, without=without)
@@ -325,7 +340,7 @@ class Search(Asked[R]):
         record: R,
     ) -> Hit[R]:
         if table.list_field is None or position is None:
-            snippet = self._snippets.of(table.held(record))
+            snippet = self._shown.of(table.held(record))
             return Hit(record=record, score=score, snippet=snippet, found_by=found_by)
         first = max(0, position - self._around)
         # Read here, and not from the record: a long list is not loaded for one of its items.
@@ -335,7 +350,7 @@ class Search(Asked[R]):
         return Hit(
             record=record,
             score=score,
-            snippet=self._snippets.of(table.held(items[place])),
+            snippet=self._shown.of(table.held(items[place])),
             found_by=found_by,
             field=table.list_field,
             item=items[place],

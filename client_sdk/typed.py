@@ -89,16 +89,28 @@ class Typed(msgspec.Struct, frozen=True):
         return cls(tuple(parts[:TYPED_WORDS_MAX]), is_open and len(parts) <= TYPED_WORDS_MAX)
 
     @property
+    def telling(self) -> Typed:
+        """The same without the words that only ask (`client_sdk.ranking.STOPWORDS`), unless there are no others."""
+        from client_sdk.ranking import STOPWORDS
+
+        parts = tuple(part for part in self.parts if part.casefold() not in STOPWORDS)
+        if not parts:
+            return self
+        return Typed(parts, self.is_last_open and parts[-1] == self.parts[-1])
+
+    @property
     def all(self) -> str:
         """The FTS5 expression of all parts."""
-        return " AND ".join(self._expressions())
+        return " AND ".join(self.each)
 
     @property
     def any(self) -> str:
         """The FTS5 expression of any part."""
-        return " OR ".join(self._expressions())
+        return " OR ".join(self.each)
 
-    def _expressions(self) -> list[str]:
+    @property
+    def each(self) -> list[str]:
+        """The FTS5 expression of each part."""
         made = [f'"{spaced(part)}"' for part in self.parts]
         if self.is_last_open:  # the whole word counts twice, and stands before longer ones
             made[-1] = f"({made[-1]} OR {made[-1]} *)"

@@ -2,13 +2,16 @@
 
 `BatchingEmbedder` leaves one question open: a batch of texts, all of about one length, as vectors. `ThreadedEmbedder`
 answers it on threads of its own, one for passages and one for queries, so that a question asked while ten thousand
-records are embedded in the background does not wait for their batch.
+records are embedded in the background does not wait for their batch. On Linux the thread for passages has a low
+priority: whoever writes or searches goes first.
 """
 
 from __future__ import annotations
 
 import abc
 import asyncio
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -25,6 +28,9 @@ CHARACTERS_A_TOKEN_MAX: Final = 16
 German 12: what a longer text loses is beyond the model's reach, and a text of 1 MB costs no more than a page."""
 CHARACTERS_MAX: Final = 65_536
 """Characters read where the model's reach is not known (an endpoint): 8,000 tokens of 8 characters."""
+
+_STEPS_BACK: Final = 10
+"""Of niceness: a tenth of the share of whoever else wants the core, and all of it when nobody does."""
 
 
 class BatchingEmbedder(abc.ABC):
@@ -91,8 +97,18 @@ class ThreadedEmbedder(BatchingEmbedder):
 
     async def _vectors_of(self, texts: Sequence[str], kind: Kind) -> Vectors:
         if kind not in self._threads:
-            self._threads[kind] = ThreadPoolExecutor(1, thread_name_prefix=f"embed-{kind}")
+            self._threads[kind] = ThreadPoolExecutor(
+                1,
+                thread_name_prefix=f"embed-{kind}",
+                initializer=_step_back if kind == "passage" else None,
+            )
         return await asyncio.get_running_loop().run_in_executor(self._threads[kind], self._run, texts)
+
+
+def _step_back() -> None:
+    """Lower this thread's priority, and nobody else's: Linux has a niceness a thread, other systems one a process."""
+    if sys.platform == "linux":
+        os.nice(_STEPS_BACK)
 
 
 def _cleaned(text: str, length_max: int) -> str:

@@ -28,9 +28,8 @@ class EmbeddingTimeout(ClientError, TimeoutError):
     """Texts still wait for their vectors. It goes on in the background."""
 
     def __init__(self, seconds: float, waiting: int) -> None:
-        super().__init__(
-            f"after {seconds:g} s some {waiting} records still wait for their vectors: wait longer, it goes on"
-        )
+        some = f"{waiting:,} records, or more," if waiting else "some records"
+        super().__init__(f"after {seconds:g} s {some} still wait for their vectors: wait longer, it goes on")
         self.waiting = waiting
 
 

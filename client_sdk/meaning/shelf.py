@@ -183,7 +183,7 @@ class Shelf:
     def said_by(self, names: Collection[str]) -> npt.NDArray[np.bool_]:
         """Return which rows somebody of these names said: shape (count,)."""
         codes = [code for code, name in enumerate(self.speakers) if name in names]
-        return np.isin(self._said_by[: self.count], codes)
+        return np.isin(self._said_by[: self.count], codes) if codes else np.zeros(self.count, np.bool_)
 
     def vector(self, key: int) -> Vectors | None:
         """Return the vector at a place, None if there is none: shape (dimensions,)."""

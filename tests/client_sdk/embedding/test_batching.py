@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Sequence
 
@@ -94,6 +96,25 @@ async def test_a_query_does_not_wait_for_passages() -> None:
     embedder.gate.set()
     await passages
     await embedder.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
+async def test_passages_are_embedded_at_a_lower_priority_than_anything_else() -> None:
+    class Seen(ThreadedEmbedder):
+        model = HashingEmbedder(dimensions=2).model
+
+        def _run(self, texts: Sequence[str]) -> Vectors:
+            seen[texts[0]] = os.getpriority(os.PRIO_PROCESS, 0)  # of this thread
+            return np.ones((len(texts), 2), np.float32)
+
+    seen: dict[str, int] = {}
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    embedder = Seen()
+    await embedder.embed(["query"], kind="query")
+    await embedder.embed(["passage"])
+    await embedder.close()
+    assert seen == {"query": usual, "passage": min(usual + 10, 19)}
+    assert os.getpriority(os.PRIO_PROCESS, 0) == usual
 
 
 async def test_the_event_loop_goes_on_while_a_model_computes() -> None:
