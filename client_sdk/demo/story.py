@@ -25,6 +25,11 @@ from client_sdk.transfer import import_file
 __all__ = ["story"]
 
 _SYNC_S_MAX: Final = 60.0
+_FOUND_S_MAX: Final = 10.0
+_QUESTION: Final = "jogging made a leg hurt"
+_ANSWER: Final = (
+    "The left knee, after Stoodley Pike"  # "Pain below the kneecap on the descent of a short fell race …"
+)
 _PHRASE: Final = b"Withens Moss"  # stands in the sample's memories: it must not stand in a file
 
 
@@ -114,6 +119,17 @@ async def story(folder: Path, *, laptop_path: Path, laptop_key: Path) -> AsyncGe
             "proof", "both digests are equal, and the server's too", _since(began), _outcome(checks), checks
         )
 
+        began = time.perf_counter()
+        await laptop.client.embedded(timeout=_SYNC_S_MAX)
+        checks = [await _asked(laptop, phone)]
+        yield Step(
+            "meaning",
+            "the laptop has made vectors of all texts; both are asked for a memory in words that it has not",
+            _since(began),
+            _outcome(checks),
+            checks,
+        )
+
 
 async def _edit_apart(met: list[Meeting], doomed: Doomed, laptop: Hub, phone: Hub) -> None:
     """Edit on the laptop, then on the phone.
@@ -138,6 +154,24 @@ async def _meet(laptop: Hub, phone: Hub) -> None:
     await laptop.client.synced(timeout=_SYNC_S_MAX)
     await phone.client.synced(timeout=_SYNC_S_MAX)
     await laptop.client.synced(timeout=_SYNC_S_MAX)
+
+
+async def _asked(laptop: Hub, phone: Hub) -> Check:
+    """Ask the laptop, and on the phone the whole space, by meaning. The phone has made no vector."""
+    here = await laptop.memories.search(_QUESTION, mode="meaning", limit=1)
+    there: list[str] = []
+    asked = phone.memories.search(_QUESTION, mode="meaning", scope="space", limit=1)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_FOUND_S_MAX), contextlib.aclosing(asked.watch()) as live:
+            async for hits in live:
+                there = [f"{hit.record.name}, by {hits.scope}" for hit in hits]
+                if there == [f"{_ANSWER}, by space"]:
+                    break
+    return Check(
+        f"{_QUESTION!r} finds",
+        _ANSWER,
+        *(found.removesuffix(", by space") for found in (here[0].record.name, "".join(there))),
+    )
 
 
 async def _equal(laptop: Hub, phone: Hub) -> list[Check]:

@@ -44,7 +44,17 @@ def test_every_promise_is_kept_on_both_devices(told: Any, checks: dict[str, Any]
 
 def test_the_story_is_told_step_by_step_with_times(told: Any) -> None:
     names = [step["name"] for step in told["steps"]]
-    assert names == ["server", "devices", "import", "join", "apart", "together", "restore", "proof"]
+    assert names == [
+        "server",
+        "devices",
+        "import",
+        "join",
+        "apart",
+        "together",
+        "restore",
+        "proof",
+        "meaning",
+    ]
     assert all(step["seconds"] >= 0 for step in told["steps"])
     assert sum(step["seconds"] for step in told["steps"]) <= told["seconds"]
 
