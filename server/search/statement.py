@@ -114,6 +114,7 @@ def _beside(question: Question, mode: Mode, bind: Bind) -> list[str]:
 
     Grouped and looked up one by one: the planner cannot know how many there will be. A part is beside another if their
     places follow one another. A record itself (-1) has no place and stands alone; its cosine is known from the list.
+    Places have 31 bits, and the one after the last has more.
     """
     dimensions, share = len(question.vector), NEIGHBOUR_SHARE
     lists = """SELECT collection, record_id, part, NULL::float8 AS score, NULL::bigint AS text_rank, cosine
@@ -128,12 +129,12 @@ def _beside(question: Question, mode: Mode, bind: Bind) -> list[str]:
     )
     return [
         f"""near AS (
-    SELECT collection, record_id, part + step AS part, min(abs(step)) AS steps,
+    SELECT collection, record_id, part::bigint + step AS part, min(abs(step)) AS steps,
            max(score) FILTER (WHERE step = 0) AS score, max(text_rank) FILTER (WHERE step = 0) AS text_rank,
            max(cosine) FILTER (WHERE step = 0 AND part = -1) AS cosine
     FROM ({lists}) AS lists, (VALUES (-2), (-1), (0), (1), (2)) AS steps (step)
-    WHERE step = 0 OR (part >= 0 AND part + step >= 0)
-    GROUP BY collection, record_id, part + step
+    WHERE step = 0 OR (part >= 0 AND part::bigint + step >= 0)
+    GROUP BY collection, record_id, part::bigint + step
 )""",
         f"""placed AS (
     SELECT near.*, nullif(near.part, -1) AS place, told.speaker, held.scale, held.vector,
@@ -171,10 +172,7 @@ def _sum(*numbers: str) -> str:
 
 
 def _product(one: str, other: str) -> str:
-    """The inner product of two vectors' components, with the other one's scale, and with the first's unless it is ours.
-
-    Negative, as pgvector has it.
-    """
+    """The inner product, negative as pgvector has it, without our own scale: that stands before the sum."""
     scale = f"scale{one} * " if one else ""
     return f"{scale}scale{other} * (vector{one} <#> vector{other})"
 

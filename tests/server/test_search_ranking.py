@@ -162,8 +162,11 @@ async def test_a_vector_whose_part_has_no_text_is_never_shown(database: Database
     device = await enrolled(database)
     await fold(database, device, {"talk": ["Anna: hello"]})
     await put(
-        database, device, *(vector("talk", 1, 2, part=part) for part in (-1, 0, 1)), vector("other", 1, 2)
+        database,
+        device,
+        *(vector("talk", 1, 2, part=part) for part in (-1, 0, 1, 2**31 - 1)),
+        vector("other", 1, 2),
     )
     for mode in ("meaning", "hybrid"):
         answer = await ask(database, device, mode, text="hello", vector=[1.0, 2.0], model="small")
-        assert list(places(answer.hits)) == [("talk", 0)]
+        assert [(hit.record_id, hit.part) for hit in answer.hits] == [("talk", 0)]
