@@ -92,8 +92,13 @@ def places(hits: Sequence[Hit]) -> dict[tuple[str, int], float]:
     return {(hit.record_id, hit.part): hit.score for hit in hits}
 
 
-@pytest.mark.parametrize("seed", range(12))
-async def test_what_the_server_finds_is_what_the_device_would(database: Database, seed: int) -> None:
+@pytest.mark.parametrize("is_small", [True, False])
+@pytest.mark.parametrize("seed", range(8))
+async def test_what_the_server_finds_is_what_the_device_would(
+    database: Database, seed: int, is_small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_small:
+        monkeypatch.setattr("server.search._SMALL_MAX", 0)
     talks, device = Talks(seed), await enrolled(database)
     await talks.store(database, device)
     text, names = "bikes by the sea or tower", PEOPLE[: seed % 3]
