@@ -41,6 +41,8 @@ _BEHIND_AGAIN_S: Final = 0.02
 
 #: Of this many vectors and texts all are compared, by a plan for all such spaces: planning takes 1 to 2 ms.
 _SMALL_MAX: Final = 2_000
+#: How many an HNSW index keeps in view: twice what is taken of it finds 0.99 of the nearest.
+_IN_VIEW: Final = 2 * CANDIDATES
 
 # How large the space is, where it stands, and how the connection plans, in one round trip. Small spaces share a plan
 # for all, made once for each connection: every table has an index that begins with the space, no other way is taken,
@@ -62,7 +64,7 @@ SELECT head, coalesce(position, 0) AS materialized, model, dimensions, vectors, 
        set_config('enable_nestloop', CASE WHEN size <= {_SMALL_MAX} THEN 'off' ELSE 'on' END, false),
        set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),
        set_config('max_parallel_workers_per_gather', '0', false),
-       set_config('hnsw.iterative_scan', 'relaxed_order', false), set_config('hnsw.ef_search', '{CANDIDATES}', false)
+       set_config('hnsw.iterative_scan', 'relaxed_order', false), set_config('hnsw.ef_search', '{_IN_VIEW}', false)
 FROM sized, spaces LEFT JOIN materializations ON materializations.space_id = $1
     LEFT JOIN models ON models.space_id = $1
 WHERE spaces.space_id = $1 ORDER BY vectors DESC, model
