@@ -42,15 +42,17 @@ _BEHIND_AGAIN_S: Final = 0.02
 #: So many updates are folded well within the wait; of more what is folded is searched at once.
 _SOON_UPDATES_MAX: Final = 2_000
 
-#: Vectors or texts from which on a plan for the space itself is worth the time (1 to 2 ms) that planning takes.
-_PLANNED_FROM: Final = 2_000
+#: Of this many vectors and texts all are compared, by a plan for all such spaces: planning takes 1 to 2 ms.
+_SMALL_MAX: Final = 2_000
+#: How many an HNSW index keeps in view: twice what is taken of it finds 0.99 of the nearest.
+_IN_VIEW: Final = 2 * CANDIDATES
 
-# How large the space is, where it stands, and how the transaction plans, in one round trip. Small spaces share a plan
-# for all, made once for each connection: every table has an index that begins with the space, and no other way is
-# taken. Large ones have indexes of their own, which only a plan for these very values can use. No workers: starting one
-# takes longer (7 ms) than comparing a space (1 ms). No compiling either. What an index lists is gone through until
-# enough of it meets the conditions (pgvector 0.8, "Iterative Index Scans"). No transaction, which would be two round
-# trips more: the pool resets what a connection was set to when it comes back.
+# How large the space is, where it stands, and how the connection plans, in one round trip. Small spaces share a plan
+# for all, made once for each connection: every table has an index that begins with the space, no other way is taken,
+# and no list is compared with another row by row. Large ones have indexes of their own, which only a plan for these
+# very values can use. No workers: starting one takes longer (7 ms) than comparing a space (1 ms). No compiling either.
+# What an index lists is gone through until enough of it meets the conditions (pgvector 0.8, "Iterative Index Scans").
+# No transaction, which would be two round trips more: the pool resets what a connection was set to.
 _PREPARE: Final = f"""
 WITH sized AS MATERIALIZED (
     SELECT CASE WHEN texts > {EXACT_TEXTS_MAX} THEN greatest(texts, vectors) ELSE texts END AS texts,
@@ -59,12 +61,13 @@ WITH sized AS MATERIALIZED (
         SELECT FROM texts WHERE texts.space_id = $1 LIMIT {EXACT_TEXTS_MAX + 1}) AS seen) AS counted,
         (SELECT coalesce(max(vectors), 0) AS vectors FROM models WHERE models.space_id = $1) AS held
 )
-SELECT head, coalesce(position, 0) AS materialized, model, dimensions, vectors, texts,
-       set_config('plan_cache_mode', CASE WHEN size < {_PLANNED_FROM} THEN 'force_generic_plan'
+SELECT head, coalesce(position, 0) AS materialized, model, dimensions, vectors, texts, size,
+       set_config('plan_cache_mode', CASE WHEN size <= {_SMALL_MAX} THEN 'force_generic_plan'
                                      ELSE 'force_custom_plan' END, false),
+       set_config('enable_nestloop', CASE WHEN size <= {_SMALL_MAX} THEN 'off' ELSE 'on' END, false),
        set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),
        set_config('max_parallel_workers_per_gather', '0', false),
-       set_config('hnsw.iterative_scan', 'relaxed_order', false), set_config('hnsw.ef_search', '{CANDIDATES}', false)
+       set_config('hnsw.iterative_scan', 'relaxed_order', false), set_config('hnsw.ef_search', '{_IN_VIEW}', false)
 FROM sized, spaces LEFT JOIN materializations ON materializations.space_id = $1
     LEFT JOIN models ON models.space_id = $1
 WHERE spaces.space_id = $1 ORDER BY vectors DESC, model
@@ -133,7 +136,11 @@ async def _found(
         if held and (question.model, len(question.vector)) not in {one[:2] for one in held}:
             raise ModelMismatch(question.model, len(question.vector), held)
     sql, parameters = search_statement(
-        space, question, mode=mode if held else "text", texts=stands[0]["texts"]
+        space,
+        question,
+        mode=mode if held else "text",
+        texts=stands[0]["texts"],
+        is_small=stands[0]["size"] <= _SMALL_MAX,
     )
     found = await connection.fetch(sql, *parameters)
     hits = [

@@ -15,8 +15,8 @@ __all__ = ["CANDIDATES", "Mode", "Question", "narrowed"]
 
 Mode: TypeAlias = Literal["hybrid", "text", "meaning"]
 
-CANDIDATES: Final = 200
-"""Rows that each list gives to the fusion: on the device, more than 50 changed nothing."""
+CANDIDATES: Final = 100
+"""Rows that each list gives to the fusion: of 1,451 turns in one space more than 50 changed nothing."""
 
 
 @dataclass(frozen=True, slots=True)

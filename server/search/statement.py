@@ -41,8 +41,13 @@ class _Parameters:
         return f"${len(self.values)}"
 
 
-def search_statement(space: object, question: Question, *, mode: Mode, texts: int) -> tuple[str, list[Any]]:
-    """Return the statement and its parameters; the space is ``$1``. ``texts``: about how many it has.
+def search_statement(
+    space: object, question: Question, *, mode: Mode, texts: int, is_small: bool
+) -> tuple[str, list[Any]]:
+    """Return the statement and its parameters; the space is ``$1``.
+
+    ``texts``: about how many it has. ``is_small``: all its vectors are compared, in one pass over the covering index,
+    and those beside a candidate are known from it; else each is looked up.
 
     Its rows: collection, record_id, part, score, by_text, by_meaning (alone it would have been among the hits),
     has_words, snippet, is_behind (the record has updates that are not folded yet).
@@ -58,8 +63,8 @@ def search_statement(space: object, question: Question, *, mode: Mode, texts: in
         ctes += [_hits_by_text(limit)]
     else:
         ctes += [
-            *_by_meaning(question, bind),
-            *_beside(question, mode, bind),
+            *(_by_comparing_all(question, bind) if is_small else _by_meaning(question, bind)),
+            *_beside(question, mode, bind, is_small=is_small),
             _hits(question, mode, bind, limit),
         ]
     with_ = ",\n".join(ctes)
@@ -90,32 +95,64 @@ ORDER BY hits.score DESC, hits.collection, hits.record_id, hits.part
 
 
 def _by_meaning(question: Question, bind: Bind) -> list[str]:
-    dimensions = len(question.vector)
-    vector = bind(str(list(question.vector)))
-    # written as the indexes have it, or Postgres would not use them
-    distance = f"(vectors.vector::halfvec({dimensions})) <=> (SELECT vector FROM query_vector)"
-    covered = (
-        f"AND vectors.dimensions <= {_COVERED_DIMENSIONS_MAX}"
-        if dimensions <= _COVERED_DIMENSIONS_MAX
-        else ""
-    )
+    distance, vectors = _vectors(question, bind)
     return [
-        f"query_vector AS (SELECT {vector}::halfvec({dimensions}) AS vector)",
+        _query_vector(question, bind),
         f"""by_meaning AS (
     SELECT vectors.collection, vectors.record_id, vectors.part, 1 - ({distance}) AS cosine
-    FROM vectors {narrowed("vectors", question, bind)} AND vectors.model = {bind(question.model)} {covered}
+    FROM vectors {vectors}
     ORDER BY {distance} LIMIT {CANDIDATES}
 )""",
     ]
 
 
-def _beside(question: Question, mode: Mode, bind: Bind) -> list[str]:
+def _by_comparing_all(question: Question, bind: Bind) -> list[str]:
+    distance, vectors = _vectors(question, bind)
+    return [
+        _query_vector(question, bind),
+        f"""compared AS MATERIALIZED (
+    SELECT vectors.collection, vectors.record_id, vectors.part, scale,
+           vector::halfvec({len(question.vector)}) AS vector, 1 - ({distance}) AS cosine
+    FROM vectors {vectors}
+)""",
+        f"""by_meaning AS (
+    SELECT collection, record_id, part, cosine FROM compared ORDER BY cosine DESC LIMIT {CANDIDATES}
+)""",
+    ]
+
+
+def _query_vector(question: Question, bind: Bind) -> str:
+    vector = bind(str(list(question.vector)))
+    return f"query_vector AS (SELECT {vector}::halfvec({len(question.vector)}) AS vector)"
+
+
+def _vectors(question: Question, bind: Bind) -> tuple[str, str]:
+    """The distance to the question, and the rest of ``FROM vectors``; as the indexes have it, or they are not used."""
+    dimensions = len(question.vector)
+    distance = f"(vectors.vector::halfvec({dimensions})) <=> (SELECT vector FROM query_vector)"
+    vectors = f"{narrowed('vectors', question, bind)} AND vectors.model = {bind(question.model)}"
+    if dimensions <= _COVERED_DIMENSIONS_MAX:
+        vectors += f" AND vectors.dimensions <= {_COVERED_DIMENSIONS_MAX}"
+    return distance, vectors
+
+
+def _beside(question: Question, mode: Mode, bind: Bind, *, is_small: bool) -> list[str]:
     """What is ranked (``steps`` from a candidate: 1 at the most), with what each takes a share of.
 
     Grouped and looked up one by one: the planner cannot know how many there will be. A part is beside another if their
     places follow one another. A record itself (-1) has no place and stands alone; its cosine is known from the list.
+    Places have 31 bits, and the one after the last has more.
     """
-    dimensions, share = len(question.vector), NEIGHBOUR_SHARE
+    share = NEIGHBOUR_SHARE
+    held = "LEFT JOIN compared AS held USING (collection, record_id, part)"
+    if not is_small:
+        dimensions = len(question.vector)
+        held = f"""LEFT JOIN LATERAL (
+        SELECT scale, vector::halfvec({dimensions}) AS vector FROM vectors WHERE vectors.space_id = $1
+          AND vectors.collection = near.collection AND vectors.record_id = near.record_id
+          AND vectors.part = near.part AND vectors.model = {bind(question.model)}
+          AND vectors.dimensions = {dimensions} AND near.cosine IS NULL OFFSET 0
+    ) AS held ON true"""
     lists = """SELECT collection, record_id, part, NULL::float8 AS score, NULL::bigint AS text_rank, cosine
         FROM by_meaning"""
     if mode == "hybrid":
@@ -128,12 +165,12 @@ def _beside(question: Question, mode: Mode, bind: Bind) -> list[str]:
     )
     return [
         f"""near AS (
-    SELECT collection, record_id, part + step AS part, min(abs(step)) AS steps,
+    SELECT collection, record_id, part::bigint + step AS part, min(abs(step)) AS steps,
            max(score) FILTER (WHERE step = 0) AS score, max(text_rank) FILTER (WHERE step = 0) AS text_rank,
            max(cosine) FILTER (WHERE step = 0 AND part = -1) AS cosine
     FROM ({lists}) AS lists, (VALUES (-2), (-1), (0), (1), (2)) AS steps (step)
-    WHERE step = 0 OR (part >= 0 AND part + step >= 0)
-    GROUP BY collection, record_id, part + step
+    WHERE step = 0 OR (part >= 0 AND part::bigint + step >= 0)
+    GROUP BY collection, record_id, part::bigint + step
 )""",
         f"""placed AS (
     SELECT near.*, nullif(near.part, -1) AS place, told.speaker, held.scale, held.vector,
@@ -142,12 +179,7 @@ def _beside(question: Question, mode: Mode, bind: Bind) -> list[str]:
     FROM near JOIN LATERAL (
         SELECT speaker FROM texts WHERE texts.space_id = $1 AND texts.collection = near.collection
           AND texts.record_id = near.record_id AND texts.part = near.part OFFSET 0
-    ) AS told ON true LEFT JOIN LATERAL (
-        SELECT scale, vector::halfvec({dimensions}) AS vector FROM vectors WHERE vectors.space_id = $1
-          AND vectors.collection = near.collection AND vectors.record_id = near.record_id
-          AND vectors.part = near.part AND vectors.model = {bind(question.model)}
-          AND vectors.dimensions = {dimensions} AND near.cosine IS NULL OFFSET 0
-    ) AS held ON true
+    ) AS told ON true {held}
 )""",
         f"""beside AS (
     SELECT placed.*,
@@ -171,10 +203,7 @@ def _sum(*numbers: str) -> str:
 
 
 def _product(one: str, other: str) -> str:
-    """The inner product of two vectors' components, with the other one's scale, and with the first's unless it is ours.
-
-    Negative, as pgvector has it.
-    """
+    """The inner product, negative as pgvector has it, without our own scale: that stands before the sum."""
     scale = f"scale{one} * " if one else ""
     return f"{scale}scale{other} * (vector{one} <#> vector{other})"
 

@@ -27,8 +27,10 @@ from typing import Final
 from server.search.conditions import Bind
 from server.search.question import CANDIDATES, Question, narrowed
 
-__all__ = ["EXACT_TEXTS_MAX", "POSTINGS_MAX", "by_text"]
+__all__ = ["EXACT_TEXTS_MAX", "POSTINGS_MAX", "WORDS_MAX", "by_text"]
 
+#: Of a page, its longest words: the others are the common ones.
+WORDS_MAX: Final = 64
 EXACT_TEXTS_MAX: Final = 10_000
 POSTINGS_MAX: Final = 1_000
 #: Texts that the rarest words must have together before the more common ones are left out of the choice.
@@ -46,9 +48,9 @@ def by_text(question: Question, bind: Bind, texts: int) -> list[str]:
     """
     return [
         f"""lexemes AS MATERIALIZED (
-    SELECT ({_LEXEME})::tsquery AS query, word
-    FROM unnest(tsvector_to_array(to_tsvector('english', {bind(question.text)})))
-        WITH ORDINALITY AS words (lexeme, word)
+    SELECT ({_LEXEME})::tsquery AS query, row_number() OVER () AS word
+    FROM unnest(tsvector_to_array(to_tsvector('english', {bind(question.text)}))) AS lexeme
+    ORDER BY length(lexeme) DESC LIMIT {WORDS_MAX}
 )""",
         "asked AS MATERIALIZED (SELECT string_agg(query::text, ' | ')::tsquery AS query FROM lexemes)",
         f"sized AS (SELECT {bind(texts)}::float8 AS n)",

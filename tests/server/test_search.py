@@ -155,7 +155,7 @@ def test_each_table_that_the_statement_reads_is_narrowed_to_the_space(
     mode: Mode, conditions: list[Condition], texts: int
 ) -> None:
     question = Question(text="x", vector=[1.0], model="m", collections=["notes"], conditions=conditions)
-    sql, parameters = search_statement("the space", question, mode=mode, texts=texts)
+    sql, parameters = search_statement("the space", question, mode=mode, texts=texts, is_small=texts == 1)
     assert parameters[0] == "the space"
     read = [name for name in re.findall(r"(?:FROM|JOIN)\s+(\w+)", sql) if name in TABLES]
     assert len(read) >= 4

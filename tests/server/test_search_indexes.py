@@ -59,7 +59,11 @@ async def present(database: Database) -> set[str]:
 
 async def plan_of(database: Database, device: Device, vector: Sequence[float]) -> str:
     sql, parameters = search_statement(
-        device.space, Question(vector=vector, model="it's", text="word7"), mode="hybrid", texts=LARGE
+        device.space,
+        Question(vector=vector, model="it's", text="word7"),
+        mode="hybrid",
+        texts=LARGE,
+        is_small=False,
     )
     async with database.connection() as connection, connection.transaction():
         await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")

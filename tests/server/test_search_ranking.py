@@ -92,8 +92,13 @@ def places(hits: Sequence[Hit]) -> dict[tuple[str, int], float]:
     return {(hit.record_id, hit.part): hit.score for hit in hits}
 
 
-@pytest.mark.parametrize("seed", range(12))
-async def test_what_the_server_finds_is_what_the_device_would(database: Database, seed: int) -> None:
+@pytest.mark.parametrize("is_small", [True, False])
+@pytest.mark.parametrize("seed", range(8))
+async def test_what_the_server_finds_is_what_the_device_would(
+    database: Database, seed: int, is_small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_small:
+        monkeypatch.setattr("server.search._SMALL_MAX", 0)
     talks, device = Talks(seed), await enrolled(database)
     await talks.store(database, device)
     text, names = "bikes by the sea or tower", PEOPLE[: seed % 3]
@@ -162,8 +167,11 @@ async def test_a_vector_whose_part_has_no_text_is_never_shown(database: Database
     device = await enrolled(database)
     await fold(database, device, {"talk": ["Anna: hello"]})
     await put(
-        database, device, *(vector("talk", 1, 2, part=part) for part in (-1, 0, 1)), vector("other", 1, 2)
+        database,
+        device,
+        *(vector("talk", 1, 2, part=part) for part in (-1, 0, 1, 2**31 - 1)),
+        vector("other", 1, 2),
     )
     for mode in ("meaning", "hybrid"):
         answer = await ask(database, device, mode, text="hello", vector=[1.0, 2.0], model="small")
-        assert list(places(answer.hits)) == [("talk", 0)]
+        assert [(hit.record_id, hit.part) for hit in answer.hits] == [("talk", 0)]

@@ -21,7 +21,7 @@ SMALL, LARGE = EXACT_TEXTS_MAX, EXACT_TEXTS_MAX + 1
 
 
 async def rows(database: Database, device: Device, texts: int, question: Question) -> list[asyncpg.Record]:
-    sql, parameters = search_statement(device.space, question, mode="text", texts=texts)
+    sql, parameters = search_statement(device.space, question, mode="text", texts=texts, is_small=False)
     async with database.connection() as connection:
         return await connection.fetch(sql, *parameters)
 

@@ -1,4 +1,6 @@
--- Who said what: a question that names somebody prefers what they said.
+-- How a space is ranked as a device is: who said what, and all of a vector where small spaces are compared.
+
+-- A question that names somebody prefers what they said.
 
 ALTER TABLE texts ADD COLUMN speaker text;      -- null: nobody is named
 
@@ -23,3 +25,8 @@ WITH gone AS (
 UPDATE models SET vectors = models.vectors - counted.vectors FROM counted
 WHERE models.space_id = counted.space_id AND models.model = counted.model;
 DELETE FROM models WHERE vectors <= 0;
+
+-- A part is ranked with the vectors beside it, at their true lengths: the scale stands beside the components.
+DROP INDEX vectors_by_model;
+CREATE INDEX vectors_by_model ON vectors (space_id, model) INCLUDE (collection, record_id, part, scale, vector)
+    WHERE dimensions <= 1000;
