@@ -6,7 +6,8 @@ did. The tables keep no text (``contentless_delete``): FTS5's other way, externa
 silence. What they hold can be made again from the rows at any time (`Table.index_again`).
 
 What is indexed: texts as they are, sets as their elements, maps as the texts in them, other values as they are
-written; of an item every attribute declared as ``str`` but ``id`` (a `Literal` or an `Enum` is a choice, no prose).
+written; of an item what it names as ``searchable``, or else every attribute declared as ``str`` but ``id`` (a `Literal`
+or an `Enum` is a choice, no prose).
 Case, accents and English endings do not count. Scripts that leave no space between words are indexed
 character by character, and found as a run of them (`spaced`).
 
@@ -289,6 +290,12 @@ def _prose(schema: Schema, field: Field) -> list[str]:
     """Return the attributes of a list's items that are prose; ``value`` for plain texts."""
     scalar = field.type.scalar
     where = f"{schema.record.__name__}.{field.name}"
+    if named := getattr(scalar, "searchable", ()):
+        if missing := [name for name in named if not hasattr(scalar, name)]:
+            raise SchemaError(
+                f"{where}: {scalar.__name__} has no {missing[0]!r}, which it names as searchable"
+            )
+        return list(named)
     if issubclass(scalar, msgspec.Struct):
         hints = get_type_hints(scalar, include_extras=True)
         found = [
