@@ -65,6 +65,10 @@ class SpaceKey(msgspec.Struct, frozen=True):
         """Show the epoch alone."""
         return f"<SpaceKey of epoch {self.epoch}>"
 
+    def __rich_repr__(self) -> list[tuple[str, int]]:
+        """Return what `rich` shows: the same."""
+        return [("epoch", self.epoch)]
+
 
 class _Opener(msgspec.Struct, frozen=True):
     """One field under one key: how its sealed bytes begin, what is authenticated first, and its cipher."""
