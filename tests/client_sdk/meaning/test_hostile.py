@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import pytest
@@ -19,11 +19,12 @@ from client_sdk.embedding.errors import (
     ModelMissing,
     VectorInvalid,
 )
-from client_sdk.search import Mode
 from tests.client_sdk.device import check_laws, open_device
 from tests.client_sdk.records import Note
 
 __all__: list[str] = []
+
+Mode: TypeAlias = Literal["text", "meaning", "hybrid"]
 
 MODES: Final[tuple[Mode, ...]] = ("text", "meaning", "hybrid")
 MEGABYTE: Final = 1_000_000
