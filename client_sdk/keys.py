@@ -33,12 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
+from client_sdk import primitives
 from client_sdk.errors import InvitationInvalid, KeyFileInvalid, KeyInvalid, KeyMissing, KeyringUnavailable
 
 __all__ = [
@@ -221,7 +216,9 @@ def _key_from_keyring(source: OsKeyring, database: Path, random: Random) -> byte
 
 def derive_key(key: bytes, purpose: bytes) -> bytes:
     """Return a 32-byte key for another purpose, from which ``key`` does not follow (HKDF-SHA256, RFC 5869)."""
-    return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=b"pjais device v1\0" + purpose).derive(key)
+    return primitives.HKDF(
+        primitives.SHA256(), KEY_BYTES, salt=None, info=b"pjais device v1\0" + purpose
+    ).derive(key)
 
 
 # ------------------------------------------------------------------------------------------- the device's identity
@@ -262,11 +259,11 @@ class DeviceIdentity:
     @property
     def public_key(self) -> bytes:
         """The 32 bytes by which others know this device."""
-        return Ed25519PrivateKey.from_private_bytes(self.private).public_key().public_bytes_raw()
+        return primitives.Ed25519PrivateKey.from_private_bytes(self.private).public_key().public_bytes_raw()
 
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte signature of ``message``; build it with one of the ``…_message`` functions."""
-        return Ed25519PrivateKey.from_private_bytes(self.private).sign(message)
+        return primitives.Ed25519PrivateKey.from_private_bytes(self.private).sign(message)
 
 
 # --------------------------------------------------------------------------------------------------- an invitation
@@ -338,18 +335,22 @@ class Invitation:
         return hashlib.sha256(b"pjais invitation code v1\0" + self.id + self.secret).digest()[:_CHECK_BYTES]
 
     def _derive(self, purpose: bytes) -> bytes:
-        return HKDF(hashes.SHA256(), KEY_BYTES, salt=self.id, info=b"pjais invitation v1\0" + purpose).derive(
-            self.secret
-        )
+        return primitives.HKDF(
+            primitives.SHA256(), KEY_BYTES, salt=self.id, info=b"pjais invitation v1\0" + purpose
+        ).derive(self.secret)
 
     @property
     def proof_key(self) -> bytes:
         """The 32-byte Ed25519 public key under which the server checks `prove`."""
-        return Ed25519PrivateKey.from_private_bytes(self._derive(b"proof")).public_key().public_bytes_raw()
+        return (
+            primitives.Ed25519PrivateKey.from_private_bytes(self._derive(b"proof"))
+            .public_key()
+            .public_bytes_raw()
+        )
 
     def prove(self, challenge: bytes, device_public_key: bytes) -> bytes:
         """Return the 64-byte proof that the joining device holds the secret, bound to challenge and device."""
-        return Ed25519PrivateKey.from_private_bytes(self._derive(b"proof")).sign(
+        return primitives.Ed25519PrivateKey.from_private_bytes(self._derive(b"proof")).sign(
             join_message(challenge, device_public_key)
         )
 
@@ -357,15 +358,17 @@ class Invitation:
         """Return ``nonce`` (12 random bytes), the sealed key and its tag, which the server keeps and cannot open."""
         if len(nonce) != _NONCE_BYTES:
             raise KeyInvalid(f"the nonce is {_NONCE_BYTES} random bytes, not {len(nonce)}")
-        return nonce + AESGCMSIV(self._derive(b"seal")).encrypt(nonce, space_key, self._context(space))
+        return nonce + primitives.AESGCMSIV(self._derive(b"seal")).encrypt(
+            nonce, space_key, self._context(space)
+        )
 
     def open_space_key(self, sealed: bytes, *, space: str) -> bytes:
         """Return the space key. Raises `InvitationInvalid` if it was not sealed by this invitation for this space."""
         try:
-            return AESGCMSIV(self._derive(b"seal")).decrypt(
+            return primitives.AESGCMSIV(self._derive(b"seal")).decrypt(
                 sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], self._context(space)
             )
-        except (InvalidTag, ValueError) as error:
+        except (primitives.InvalidTag, ValueError) as error:
             raise InvitationInvalid(
                 "what the server keeps for it does not open: ask for a new one"
             ) from error

@@ -26,11 +26,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from client_sdk import primitives
 from client_sdk.database import Connection
 from client_sdk.keys import KEY_BYTES
 from crdt.fields import SealedValue
@@ -68,13 +65,17 @@ class SpaceKey(msgspec.Struct, frozen=True):
         """Show the epoch alone."""
         return f"<SpaceKey of epoch {self.epoch}>"
 
+    def __rich_repr__(self) -> list[tuple[str, int]]:
+        """Return what `rich` shows: the same."""
+        return [("epoch", self.epoch)]
+
 
 class _Opener(msgspec.Struct, frozen=True):
     """One field under one key: how its sealed bytes begin, what is authenticated first, and its cipher."""
 
     head: bytes
     context: bytes
-    cipher: AESGCMSIV
+    cipher: primitives.AESGCMSIV
 
 
 class Seals:
@@ -135,7 +136,7 @@ class SealedField:
             nonce, body = sealed[start : start + NONCE_BYTES], sealed[start + NONCE_BYTES :]
             try:
                 padded = opener.cipher.decrypt(nonce, body, opener.context + record.encode())
-            except InvalidTag:
+            except primitives.InvalidTag:
                 return SealedValue(_DAMAGED, sealed)
             plain = padded.rstrip(b"\0")
             return plain[:-1] if plain[-1:] == _PAD else SealedValue(_DAMAGED, sealed)
@@ -152,7 +153,7 @@ class SealedField:
     def _opener(self, key: SpaceKey) -> _Opener:
         head = _SUITE + _varint(key.epoch) + key.id
         info = b"pjais sealed field v1\0" + _SUITE + _varint(key.epoch) + self._place
-        return _Opener(head, head + self._place, AESGCMSIV(_derive(key.key, info, KEY_BYTES)))
+        return _Opener(head, head + self._place, primitives.AESGCMSIV(_derive(key.key, info, KEY_BYTES)))
 
 
 def load_keys(connection: Connection, random: Callable[[int], bytes]) -> tuple[SpaceKey, ...]:
@@ -181,7 +182,7 @@ def save_keys(connection: Connection, keys: tuple[SpaceKey, ...]) -> None:
 
 
 def _derive(key: bytes, info: bytes, length: int) -> bytes:
-    return HKDF(hashes.SHA256(), length, salt=None, info=info).derive(key)
+    return primitives.HKDF(primitives.SHA256(), length, salt=None, info=info).derive(key)
 
 
 def _padded(plain: bytes) -> bytes:

@@ -6,7 +6,8 @@ did. The tables keep no text (``contentless_delete``): FTS5's other way, externa
 silence. What they hold can be made again from the rows at any time (`Table.index_again`).
 
 What is indexed: texts as they are, sets as their elements, maps as the texts in them, other values as they are
-written; of an item every attribute declared as ``str`` but ``id`` (a `Literal` or an `Enum` is a choice, no prose).
+written; of an item what it names as ``searchable``, or else every attribute declared as ``str`` but ``id`` (a `Literal`
+or an `Enum` is a choice, no prose).
 Case, accents and English endings do not count. Scripts that leave no space between words are indexed
 character by character, and found as a run of them (`spaced`).
 
@@ -45,8 +46,9 @@ _TOKENIZER: Final = "porter unicode61 remove_diacritics 2"
 # running over into a second one, as FTS5's own 4,050 do.
 _LEAF_BYTES: Final = 3_960
 
-# Thai and Lao, Myanmar, Khmer, kana, Han (with its extensions) and Hangul.
-_UNSPACED: Final = re.compile(
+# Thai and Lao, Myanmar, Khmer, kana, Han (with its extensions) and Hangul. `re` makes it a pattern, in 4 ms, when the
+# first text asks, and keeps it.
+_UNSPACED: Final = (
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff"
     "\U00020000-\U0003ffff])"
 )
@@ -60,7 +62,7 @@ _PROBE: Final = re.compile(r'(?<![^\s"\0])[^\s"\0]{0,40}[A-Za-z0-9][^\s"\0]{0,40
 
 def spaced(text: str) -> str:
     """Return a text as it is indexed and asked for: `folded`, and unspaced scripts taken apart."""
-    return text if text.isascii() else _UNSPACED.sub(r" \1 ", folded(text))
+    return text if text.isascii() else re.sub(_UNSPACED, r" \1 ", folded(text))
 
 
 def folded(text: str) -> str:
@@ -76,7 +78,7 @@ def folded(text: str) -> str:
 
 def is_unspaced(text: str) -> bool:
     """Return whether there is a character of a script that leaves no space between words."""
-    return _UNSPACED.search(text) is not None
+    return re.search(_UNSPACED, text) is not None
 
 
 class TextTable:
@@ -289,6 +291,12 @@ def _prose(schema: Schema, field: Field) -> list[str]:
     """Return the attributes of a list's items that are prose; ``value`` for plain texts."""
     scalar = field.type.scalar
     where = f"{schema.record.__name__}.{field.name}"
+    if named := getattr(scalar, "searchable", ()):
+        if missing := [name for name in named if not hasattr(scalar, name)]:
+            raise SchemaError(
+                f"{where}: {scalar.__name__} has no {missing[0]!r}, which it names as searchable"
+            )
+        return list(named)
     if issubclass(scalar, msgspec.Struct):
         hints = get_type_hints(scalar, include_extras=True)
         found = [

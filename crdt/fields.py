@@ -25,6 +25,7 @@ from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
+    ClassVar,
     Literal,
     TypeVar,
     Union,
@@ -83,7 +84,13 @@ else:
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(msgspec.field,))
 class Item(msgspec.Struct, kw_only=True, rename="camel"):
-    """A base for the structs in a list field: keyword arguments here, camelCase in documents."""
+    """A base for the structs in a list field: keyword arguments here, camelCase in documents.
+
+    ``searchable`` names the attributes, or properties, that are its text where the list is searchable; if it is empty,
+    every attribute declared as ``str`` but ``id`` is.
+    """
+
+    searchable: ClassVar[tuple[str, ...]] = ()
 
 
 class Kind(enum.Enum):

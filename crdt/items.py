@@ -36,7 +36,9 @@ class ItemCodec:
             if issubclass(field.scalar, msgspec.Struct):
                 self._struct = field.scalar
                 msgspec.json.schema(field.scalar)  # which every attribute's type must have
-                for name, annotation in get_type_hints(field.scalar).items():
+                hints = get_type_hints(field.scalar)  # of class variables, too
+                for name in field.scalar.__struct_fields__:
+                    annotation = hints[name]
                     types = set(get_args(annotation) or (annotation,)) - {type(None)}
                     if not all(map(_is_safe, types)):
                         is_scalar = len(types) == 1 and types <= {int, float, dt.datetime}

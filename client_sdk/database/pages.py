@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from client_sdk.errors import DamagedFile, FileProblem, NotADatabase, WrongKey
 
@@ -94,8 +93,7 @@ def diagnose(path: Path, key: bytes, detail: str = "its pages cannot be read") -
     return WrongKey(path)
 
 
-@dataclass(frozen=True, slots=True)
-class _Finding:
+class _Finding(NamedTuple):
     sound: int
     damaged: tuple[int, ...]
 

@@ -11,7 +11,7 @@ Times carry a zone. Choices are literals, so that a type checker knows them too.
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from msgspec import Meta
 
@@ -116,6 +116,8 @@ class Relation(
 class Message(Item, kw_only=True):
     """One turn of a conversation. ``id`` and ``timestamp`` are given when it is added, if they are left out."""
 
+    searchable: ClassVar[tuple[str, ...]] = ("content", "caption")
+
     id: str = ""
     role: Role
     content: str
@@ -127,6 +129,12 @@ class Message(Item, kw_only=True):
         """The name of who said it, where it is known: a question that names somebody prefers what they said."""
         name = self.metadata.get("speaker")
         return name if isinstance(name, str) else None
+
+    @property
+    def caption(self) -> str:
+        """What a picture that was sent with it shows, in words: it is found by them as by its own."""
+        caption = self.metadata.get("imageCaption")
+        return caption if isinstance(caption, str) else ""
 
 
 class Conversation(

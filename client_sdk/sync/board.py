@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 
+from client_sdk import primitives
 from client_sdk.database.lock import BesideLock
 from client_sdk.sync.status import State
 
@@ -46,7 +45,7 @@ class Board:
 
     def __init__(self, path: Path, key: bytes, random: Callable[[int], bytes]) -> None:
         self._beside = BesideLock(path, ".sync")
-        self._cipher = AESGCMSIV(key)
+        self._cipher = primitives.AESGCMSIV(key)
         self._random = random
         self._sealed = b""
         self._posted: Posted | None = None
@@ -85,7 +84,7 @@ class Board:
             try:
                 opened = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _CONTEXT)
                 self._posted = msgspec.msgpack.decode(opened, type=Posted)
-            except (InvalidTag, ValueError):
+            except (primitives.InvalidTag, ValueError):
                 pass  # it is being written just now
         return self._posted
 

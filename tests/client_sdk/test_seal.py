@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.pretty import pretty_repr
 
 import client_sdk
 from client_sdk import Record, Sealed, SealedValue, ValidationError
@@ -178,6 +179,7 @@ async def test_a_file_makes_its_key_once_and_shows_it_nowhere(path: Path) -> Non
     assert len(first) == 1
     assert len(set(first[0].key)) > 8
     assert repr(first) == "(<SpaceKey of epoch 1>,)"
+    assert pretty_repr(first) == "(SpaceKey(epoch=1),)"
 
 
 async def test_a_file_of_an_earlier_version_keeps_the_key_of_its_membership(path: Path) -> None:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -154,6 +154,52 @@ def test_an_items_prose_is_indexed_and_its_choices_are_not() -> None:
         "parts": ("said", "title"),
         "names": ("value",),
     }
+
+
+class Shown(Item, kw_only=True):
+    searchable: ClassVar[tuple[str, ...]] = ("said", "shows")
+
+    id: str = ""
+    said: str
+    aside: str = ""
+    metadata: dict[str, Any] = {}
+
+    @property
+    def shows(self) -> str:
+        return str(self.metadata.get("shows", ""))
+
+
+class Album(Record, collection="albums", searchable=["parts"]):
+    parts: list[Shown] = []
+
+
+async def test_an_item_that_names_its_text_is_found_by_that_alone(tmp_path: Path) -> None:
+    async with client_sdk.open(tmp_path / "a.db", records=[Album], key=KEY, embedder="off") as client:
+        albums = client.collection(Album)
+        first = Shown(said="here", aside="whispered", metadata={"shows": "a lamp", "by": "Nora"})
+        album = await albums.insert(Album(parts=[first]))
+        await albums.append(album.id, parts=[Shown(said="there", metadata={"shows": "a stair"})])
+        found = {
+            word: [hit.position for hit in await albums.search(word)]
+            for word in ("here", "lamp", "stair", "whispered", "Nora")
+        }
+        assert found == {"here": [0], "lamp": [0], "stair": [1], "whispered": [], "Nora": []}
+        await check_laws(client)
+
+
+class Odd(Item):
+    searchable: ClassVar[tuple[str, ...]] = ("text",)
+
+    said: str = ""
+
+
+class Odds(Record, collection="odds", searchable=["parts"]):
+    parts: list[Odd] = []
+
+
+def test_what_an_item_names_must_be_there() -> None:
+    with pytest.raises(SchemaError, match=r"Odds\.parts: Odd has no 'text', which it names as searchable"):
+        TextIndex(schema_of(Odds))
 
 
 class Numbers(Record, collection="numbers", searchable=["parts"]):

@@ -322,6 +322,14 @@ async def test_a_locomo_file_becomes_personas_conversations_and_memories(hub: Hu
     assert memory.metadata["conversationId"] == talk.id
 
 
+async def test_a_message_is_found_by_what_its_picture_shows(hub: Hub) -> None:
+    await import_file(hub, DATA / "locomo.json")
+    hits = await hub.conversations.search("photo of a room", mode="text")
+    (hit,) = [hit for hit in hits if hit.message is not None]
+    assert hit.message is not None
+    assert (hit.message.content, hit.snippet) == ("Here.", "**a** **photo** **of** **a** lamp **room**")
+
+
 async def test_a_summary_past_the_limit_is_cut_at_a_sentence_and_kept_whole_beside(hub: Hub) -> None:
     await import_file(hub, DATA / "locomo.json")
     told = json.loads((DATA / "locomo.json").read_text(encoding="utf-8"))["session_2_summary"]

@@ -4,14 +4,16 @@
 2. **All are equal**: the devices' digests, the server's digest, and the values themselves.
 3. **Nothing is lost.** Everything in the ledger that is owed is there, and nothing else is.
 4. **One log row for each edit**: none twice, none missing, none that nobody made, positions and clocks without gaps.
-5. **No honest update is refused**, by the server or a device.
-6. **Files are consistent**: rows, digest and outbox follow from the log, and a file opened anew says the same.
+5. **A device's edits stand in their order** in the log, across its openings: none comes before what it builds on.
+6. **No honest update is refused**, by the server or a device.
+7. **Files are consistent**: rows, digest and outbox follow from the log, and a file opened anew says the same.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from client_sdk.commit import Corridor
@@ -38,10 +40,11 @@ SETTLES = "it settles"
 EQUAL = "all are equal"
 KEPT = "nothing is lost"
 ONE_ROW = "one log row for each edit"
+IN_ORDER = "a device's edits stand in their order"
 HONEST = "no honest update is refused"
 FILES = "rows, digest and outbox follow from the log"
 UNFORESEEN = "nothing unforeseen happens"
-LAWS = (SETTLES, EQUAL, KEPT, ONE_ROW, HONEST, FILES, UNFORESEEN)
+LAWS = (SETTLES, EQUAL, KEPT, ONE_ROW, IN_ORDER, HONEST, FILES, UNFORESEEN)
 
 #: What a server may end a session with where neither side is wrong.
 _EXCUSED = frozenset(
@@ -75,10 +78,11 @@ def is_settled(device: Device, head: int) -> bool:
 async def check_all(devices: Sequence[Device], server: Server, ledger: Ledger) -> int:
     """Check every law but the first; return how many rows the log has. Raises `Broken`."""
     await _no_refusals(devices, server)
-    numbers = await _log(server, ledger)
+    positions = await _log(server, ledger)
+    _ordered(devices, positions)
     await _equal(devices, server)
     documents = await _documents(devices[0])
-    _kept(documents, ledger.present(numbers))
+    _kept(documents, ledger.present(positions))
     for device in devices:
         assert device.client is not None
         held = await _documents(device)
@@ -91,7 +95,7 @@ async def check_all(devices: Sequence[Device], server: Server, ledger: Ledger) -
             await check_laws(device.client)
         except AssertionError as error:
             raise Broken(FILES, f"{device.name}: {where(error)}") from error
-    return len(numbers)
+    return len(positions)
 
 
 async def _no_refusals(devices: Sequence[Device], server: Server) -> None:
@@ -130,7 +134,8 @@ async def _equal(devices: Sequence[Device], server: Server) -> None:
             )
 
 
-async def _log(server: Server, ledger: Ledger) -> set[tuple[str, int, int]]:
+async def _log(server: Server, ledger: Ledger) -> dict[tuple[str, int, int], int]:
+    """Return the position of each edit by its number."""
     rows = await server.rows(
         "SELECT position, device_id, incarnation, n, client_id, collection, record_id, clock_start, clock_end"
         " FROM log WHERE space_id = $1 ORDER BY position"
@@ -156,11 +161,21 @@ async def _log(server: Server, ledger: Ledger) -> set[tuple[str, int, int]]:
         found = (key, row["client_id"], row["clock_start"], row["clock_end"])
         if found != (edit.key, edit.client, edit.start, edit.end):
             raise Broken(ONE_ROW, f"{tuple(row)} was made as {edit}")
-    logged = set(numbers)
+    logged = {number: place for place, number in enumerate(numbers, 1)}
     missing = [edit for edit in ledger.edits if not edit.is_loose and edit.number not in logged]
     if missing:
         raise Broken(KEPT, f"{len(missing)} edits returned and are not in the log, as {missing[0]}")
     return logged
+
+
+def _ordered(devices: Sequence[Device], positions: Mapping[tuple[str, int, int], int]) -> None:
+    for device in devices:
+        made = [edit for edit in device.made if edit.number in positions]
+        for before, after in pairwise(made):
+            if positions[before.number] > positions[after.number]:
+                raise Broken(
+                    IN_ORDER, f"{device.name} made {after} after {before}, and it is in the log before"
+                )
 
 
 async def _documents(device: Device) -> dict[Key, Contents]:

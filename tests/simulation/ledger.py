@@ -12,7 +12,7 @@ are owed only if they had reached the server's log.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -126,7 +126,7 @@ class Ledger:
                 edit.incarnation, edit.client = new
                 self._by_number[edit.number] = edit
 
-    def present(self, logged: set[tuple[str, int, int]]) -> list[Edit]:
+    def present(self, logged: Container[tuple[str, int, int]]) -> list[Edit]:
         """Return the edits that must be there, given the numbers of those that are in the server's log."""
         return [edit for edit in self.edits if not edit.is_loose or edit.number in logged]
 

@@ -35,6 +35,9 @@ _TABLES: Final = (
     "materializations, documents, quarantine, texts, vectors, vector_heads, models"
 )
 _COMPARE_MS: Final = 3_000
+_LOST: Final[Trouble] = (
+    "lost before the commit"  # as frequent as the two others: what is sent behind may overtake it
+)
 
 
 class Process:
@@ -172,9 +175,9 @@ class Server:
 
     def draw_trouble(self) -> Trouble:
         """Say what goes wrong with the commit that is about to run."""
-        if not self.is_faulty or self.chance.random() > 0.15:
+        if not self.is_faulty or self.chance.random() > 0.2:
             return ""
-        return self.chance.choice(TROUBLES)
+        return self.chance.choice((_LOST, *TROUBLES))
 
     def kill(self) -> None:
         """Let one process die."""

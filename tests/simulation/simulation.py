@@ -35,7 +35,7 @@ _PAUSE_MS_MAX: Final = 1_200
 _LATER_MS: Final = 500  # when the device is not there
 _REST_MS: Final = 15 * 60_000
 _NAMES: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_GROUP_ROWS_MAX: Final = (5, 12, 40)  # by seed: one push in a commit, two, or all that wait
+_GROUP_ROWS_MAX: Final = (1, 5, 40)  # by seed: one push in a commit, small ones together, or all that wait
 _TRACE_LINES_SHOWN: Final = 60
 _DETAIL_SHOWN: Final = 4_000  # characters
 
