@@ -20,6 +20,7 @@ from loadtests.bench.sealed import bench_sealed
 from loadtests.bench.search import bench_search
 from loadtests.bench.server import bench_server
 from loadtests.bench.server_search import bench_server_search
+from loadtests.bench.space import bench_space
 from loadtests.bench.sync import bench_sync
 from loadtests.bench.talks import bench_talks
 
@@ -36,6 +37,7 @@ BENCHES: Final[dict[str, Callable[[Path, int], None]]] = {
     "talks": lambda folder, _: asyncio.run(bench_talks(folder)),
     "server": lambda folder, _: bench_server(folder, updates=20_000),
     "server_search": lambda folder, _: bench_server_search(folder),
+    "space": lambda folder, _: asyncio.run(bench_space(folder)),
     "sync": lambda folder, _: asyncio.run(bench_sync(folder, records=10_000, edits=300)),
 }
 

@@ -21,7 +21,7 @@ from client_sdk.client import Client
 from loadtests.bench.data import Memory, memories
 from loadtests.bench.report import percentile, report
 
-__all__ = ["bench_sync"]
+__all__ = ["bench_sync", "running_server"]
 
 # One transaction of a bulk import: large enough to share its fsync, small enough that the server begins early.
 _CHUNK = 1_000
@@ -29,7 +29,7 @@ _CHUNK = 1_000
 
 async def bench_sync(folder: Path, *, records: int, edits: int) -> None:
     """Print the figures of two devices and a server."""
-    async with _server(folder / "server") as url:
+    async with running_server(folder / "server") as url:
         first = await client_sdk.open(folder / "first.db", records=[Memory], key=bytes(32))
         await first.register(url)
         await first.connect()
@@ -67,7 +67,8 @@ class _Process:
 
 
 @contextlib.asynccontextmanager
-async def _server(folder: Path) -> AsyncIterator[str]:
+async def running_server(folder: Path) -> AsyncIterator[str]:
+    """A server on a Postgres of its own, in a process of its own; yields its address."""
     program = Path(sys.executable).with_name("pjais-server")
     command = [str(program), "serve", "--port", "0", "--data", str(folder)]
     process = await asyncio.to_thread(
