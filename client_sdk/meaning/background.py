@@ -185,6 +185,12 @@ class Background:
         self._settled.clear()
         self._wake.set()
 
+    def look_again(self, collection: str) -> None:
+        """Go through a collection once more: vectors are gone that were there."""
+        self._scans[collection] = 0
+        self._settled.clear()
+        self._wake.set()
+
     async def settled(self) -> None:
         """Wait until nothing is left to do, or nothing can be done: then raise why."""
         self.problem = None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from client_sdk.database import Database
-from client_sdk.embedding.errors import EmbeddingProblem
+from client_sdk.embedding.errors import EmbeddingProblem, VectorInvalid
 from client_sdk.errors import ClientError
 from client_sdk.meaning import stored
 from client_sdk.meaning.background import Background, embed
@@ -328,7 +328,17 @@ class Meaning:
         rows = await self.database.read(
             lambda connection: stored.read(connection, collection, field, model, limit=ROWS_MAX)
         )
-        await asyncio.to_thread(held.shelf.fill, rows)
+        try:
+            await asyncio.to_thread(held.shelf.fill, rows)
+        except VectorInvalid as problem:
+            _log.warning("vectors of %s are damaged, and made again: %s", collection, problem)
+            good, bad = await asyncio.to_thread(held.shelf.sorted_out, rows)
+            gone = [(field, row[0], row[1]) for row in bad]
+            await self.database.write(
+                lambda connection: stored.write(connection, collection, model, (), gone)
+            )
+            await asyncio.to_thread(held.shelf.fill, good)
+            self._background.look_again(collection)
         while held.missed:  # what was written since
             docs, held.missed = list(held.missed), {}
             await self._take(held.shelf, collection, field, model, docs)

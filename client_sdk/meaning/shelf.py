@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client_sdk.embedding.embedder import Vectors
+from client_sdk.embedding.errors import VectorInvalid
 from client_sdk.embedding.vectors import dot, unpacked
 from client_sdk.meaning.stored import Stored
 from client_sdk.ranking import Neighbours, Rows, Scores, lengths, shared
@@ -80,6 +81,18 @@ class Shelf:
             self.row_by_key = dict(zip(self._keys.tolist(), range(self.count), strict=True))
             if self._is_list:
                 self._changed = set(range(self.count))
+
+    def sorted_out(self, rows: Sequence[Stored]) -> tuple[list[Stored], list[Stored]]:
+        """Return the rows whose vectors are vectors of this model, and the damaged ones."""
+        good: list[Stored] = []
+        bad: list[Stored] = []
+        for row in rows:
+            try:
+                unpacked([row[4]], dimensions=self._components.shape[1])
+                good.append(row)
+            except VectorInvalid:
+                bad.append(row)
+        return good, bad
 
     def replace(self, docs: Collection[int], rows: Sequence[Stored]) -> None:
         """Hold ``rows``, and nothing else of ``docs``. Raises `VectorInvalid` for a damaged row, changing nothing."""

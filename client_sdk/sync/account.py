@@ -11,7 +11,7 @@ import asyncio
 import datetime as dt
 import platform
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -41,6 +41,14 @@ class Membership(msgspec.Struct, frozen=True):
     space: str
     device: str
     identity: bytes
+
+    def __repr__(self) -> str:
+        """Name the place, and not the secret: what is shown gets into logs."""
+        return f"Membership({self.url!r}, space={self.space!r}, device={self.device!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return what `rich` shows: the same."""
+        return [("url", self.url), ("space", self.space), ("device", self.device)]
 
 
 class Account:

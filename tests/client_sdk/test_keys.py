@@ -19,6 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.pretty import pretty_repr
 
 from client_sdk.errors import InvitationInvalid, KeyFileInvalid, KeyInvalid, KeyMissing, KeyringUnavailable
 from client_sdk.keys import (
@@ -32,6 +33,7 @@ from client_sdk.keys import (
     resolve_key,
     token_message,
 )
+from client_sdk.sync.account import Membership
 
 __all__: list[str] = []
 
@@ -265,6 +267,10 @@ def test_no_secret_stands_in_a_representation() -> None:
     assert fixed(32).hex() not in repr(DeviceIdentity.generate(fixed(32)))
     assert repr(fixed(32)) not in repr(DeviceIdentity.generate(fixed(32)))
     assert repr(FIXED[16:32]) not in repr(Invitation.generate(fixed(32)))
+    membership = Membership("http://x", "account", "space", "device", fixed(32))
+    for shown in (repr(membership), pretty_repr(membership)):
+        assert "http://x" in shown
+        assert repr(fixed(32))[2:-1] not in shown
 
 
 # ---------------------------------------------------------------------------------------- an invitation
