@@ -17,8 +17,9 @@ from client_sdk.matching import BEGINNING
 from client_sdk.meaning.shelf import POSITION_BITS, Shelf
 from client_sdk.meaning.stored import field_of
 from client_sdk.ranking import best, fused
-from client_sdk.text_index import TextTable, spaced
+from client_sdk.text_index import TextTable
 from client_sdk.typed import TYPED_WORDS_MAX, Typed
+from crdt.words import spaced
 
 if TYPE_CHECKING:
     from client_sdk.embedding.embedder import Vectors

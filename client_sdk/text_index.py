@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import enum
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -30,8 +29,9 @@ from client_sdk.database import Connection
 from crdt.errors import SchemaError
 from crdt.fields import Kind, field_type
 from crdt.schema import Field, Schema
+from crdt.words import spaced
 
-__all__ = ["ITEM_BITS", "TextIndex", "TextTable", "folded", "is_unspaced", "spaced"]
+__all__ = ["ITEM_BITS", "TextIndex", "TextTable"]
 
 #: The low bits of an item's rowid are its position: sixteen million items a list. Those behind are not indexed, and a
 #: list of so many short messages is past what one document may hold (`crdt.limits.DOCUMENT_BYTES_MAX`).
@@ -46,39 +46,8 @@ _TOKENIZER: Final = "porter unicode61 remove_diacritics 2"
 # running over into a second one, as FTS5's own 4,050 do.
 _LEAF_BYTES: Final = 3_960
 
-# Thai and Lao, Myanmar, Khmer, kana, Han (with its extensions) and Hangul. `re` makes it a pattern, in 4 ms, when the
-# first text asks, and keeps it.
-_UNSPACED: Final = (
-    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff"
-    "\U00020000-\U0003ffff])"
-)
-
-# What is written over a letter of an alphabet; the vowels of other scripts stand elsewhere in Unicode, and stay.
-_ACCENTS: Final = re.compile("[\u0300-\u036f]")
-
 # A word that FTS5 surely sees as one, or as some: what stands between blanks, with an English letter or a digit in it.
 _PROBE: Final = re.compile(r'(?<![^\s"\0])[^\s"\0]{0,40}[A-Za-z0-9][^\s"\0]{0,40}(?![^\s"\0])')
-
-
-def spaced(text: str) -> str:
-    """Return a text as it is indexed and asked for: `folded`, and unspaced scripts taken apart."""
-    return text if text.isascii() else re.sub(_UNSPACED, r" \1 ", folded(text))
-
-
-def folded(text: str) -> str:
-    """Return a text with case, accents and compatible forms made one, in every script.
-
-    FTS5's own tokenizer folds the accents of Latin letters only, and neither "ς" nor "ß". (Unicode 17, section 3.13.5.)
-    """
-    if text.isascii():
-        return text.lower()
-    apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return unicodedata.normalize("NFKC", _ACCENTS.sub("", apart))
-
-
-def is_unspaced(text: str) -> bool:
-    """Return whether there is a character of a script that leaves no space between words."""
-    return re.search(_UNSPACED, text) is not None
 
 
 class TextTable:

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from client_sdk.text_index import folded, is_unspaced, spaced
+from crdt.words import folded, is_unspaced, spaced
 
 __all__ = ["TYPED_CHARS_MAX", "TYPED_WORDS_MAX", "Snippets", "Typed", "sendable"]
 

@@ -17,7 +17,7 @@ from msgspec import Meta
 import client_sdk
 from client_sdk import Client, Counter, Item, Record, SchemaError, Sealed, Text, rows
 from client_sdk.database import Connection
-from client_sdk.text_index import ITEM_BITS, TextIndex, folded, spaced
+from client_sdk.text_index import ITEM_BITS, TextIndex
 from crdt.schema import schema_of
 from tests.client_sdk.device import KEY, check_laws, open_device, sources, words
 from tests.client_sdk.records import Line, Note
@@ -242,25 +242,6 @@ def test_a_field_may_be_called_what_fts5_keeps_for_itself() -> None:
     index = TextIndex(schema_of(Odd))
     assert index.record is not None
     assert index.record.places == ("rank", "rowid")
-
-
-def test_unspaced_scripts_are_taken_apart_and_the_rest_stays() -> None:
-    assert spaced("plain text") == "plain text"
-    assert spaced("日本go").split() == ["日", "本", "go"]
-    assert spaced("ｃａｆｅ\u0301") == "cafe"
-
-
-@pytest.mark.parametrize(
-    ("text", "as_one"),
-    [("ΚΑΦΕΣ", "καφές"), ("STRASSE", "Straße"), ("Việt", "viet"), ("ёлка", "елка"), ("İzmir", "izmir")],
-)
-def test_case_and_accents_do_not_count_in_any_alphabet(text: str, as_one: str) -> None:
-    assert folded(text) == folded(as_one)
-
-
-@pytest.mark.parametrize("text", ["हिन्दी", "ไทยสวย", "がぎ", "한국어"])
-def test_vowels_that_are_written_over_a_letter_are_no_accents(text: str) -> None:
-    assert folded(text) == text
 
 
 def test_positions_and_documents_do_not_meet() -> None:

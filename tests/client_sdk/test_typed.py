@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlcipher3 import dbapi2
 
-from client_sdk.text_index import spaced
 from client_sdk.typed import TYPED_CHARS_MAX, TYPED_WORDS_MAX, Snippets, Typed
+from crdt.words import spaced
 
 __all__: list[str] = []
 
