@@ -11,10 +11,11 @@ which is BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 
 ``ts_rank`` saturates it. Postgres keeps no statistics of words, but the texts that have them *are* such: ``pairs`` has
 each text with each of the words that stand in it, as postings would.
 
-**In a space with more than** `EXACT_TEXTS_MAX` **texts** that would take too long, so the work is bounded. Of each word
-at most `POSTINGS_MAX` texts are looked up, and as many that have all the words. Those of the rarest words that together
-have enough are ranked, as far as they meet the conditions: the other words say little, and count where they stand
-beside these. How common a word is whose texts were not all looked up is told by its share of what is ranked.
+**In a space with more than** `EXACT_TEXTS_MAX` **texts** that would take too long, so the work is bounded. The first
+`SAMPLE` texts tell how common each word is. Of those that are not, at most `POSTINGS_MAX` texts each are looked up, and
+as many that have all the words; of the least common of the others only where that is not enough. Those of the rarest
+words that together have enough are ranked, as far as they meet the conditions: common words say little, and count where
+they stand beside others.
 
 Rows are named by their ``ctid``, the ``spot``: within one statement they stay where they are, and no key is shorter.
 """
@@ -27,12 +28,15 @@ from typing import Final
 from server.search.conditions import Bind
 from server.search.question import CANDIDATES, Question, narrowed
 
-__all__ = ["EXACT_TEXTS_MAX", "POSTINGS_MAX", "WORDS_MAX", "by_text"]
+__all__ = ["EXACT_TEXTS_MAX", "POSTINGS_MAX", "SAMPLE", "WORDS_MAX", "by_text"]
 
 #: Of a page, its longest words: the others are the common ones.
 WORDS_MAX: Final = 64
 EXACT_TEXTS_MAX: Final = 10_000
 POSTINGS_MAX: Final = 1_000
+SAMPLE: Final = 500
+#: Of the sample, what a common word stands in: an index lists all of its texts before it gives the first.
+_COMMON_FROM: Final = SAMPLE // 20
 #: Texts that the rarest words must have together before the more common ones are left out of the choice.
 _CHOSEN_MIN: Final = 2 * CANDIDATES
 
@@ -92,15 +96,26 @@ def _pairs_of_the_rarest(question: Question, bind: Bind) -> list[str]:
     most, enough = POSTINGS_MAX, _CHOSEN_MIN
     if question.conditions:
         most, enough = 2 * most, 5 * enough
-    anything = replace(question, conditions=())
+    anything = narrowed("texts", replace(question, conditions=()), bind)
+    looked_up = f"SELECT texts.ctid AS spot FROM texts {anything} AND texts.words @@ query LIMIT {most}"
     return [
-        f"""postings AS MATERIALIZED (
+        f"""sampled AS MATERIALIZED (SELECT words FROM texts WHERE texts.space_id = $1 LIMIT {SAMPLE})""",
+        """seen AS MATERIALIZED (
+    SELECT word, query, seen
+    FROM lexemes, LATERAL (SELECT count(*)::float8 AS seen FROM sampled WHERE words @@ query) AS those
+)""",
+        f"""telling AS MATERIALIZED (
     SELECT word, spot FROM (
-        SELECT word, query FROM lexemes
+        SELECT word, query FROM seen WHERE seen < {_COMMON_FROM}
         UNION ALL SELECT 0, string_agg(query::text, ' & ')::tsquery FROM lexemes HAVING count(*) > 1
-    ) AS wanted CROSS JOIN LATERAL (
-        SELECT texts.ctid AS spot FROM texts {narrowed("texts", anything, bind)} AND texts.words @@ query LIMIT {most}
-    ) AS found
+    ) AS wanted CROSS JOIN LATERAL ({looked_up}) AS found
+)""",
+        f"""postings AS MATERIALIZED (
+    SELECT word, spot FROM telling
+    UNION ALL SELECT word, spot FROM (
+        SELECT word, query FROM seen WHERE seen >= {_COMMON_FROM} AND (SELECT count(*) FROM telling) < {enough}
+        ORDER BY seen, word LIMIT 1
+    ) AS wanted CROSS JOIN LATERAL ({looked_up}) AS found
 )""",
         """held AS MATERIALIZED (
     SELECT word, count(*)::float8 AS df, sum(count(*)) OVER (ORDER BY count(*), word) - count(*) AS rarer
@@ -117,9 +132,7 @@ def _pairs_of_the_rarest(question: Question, bind: Bind) -> list[str]:
     JOIN lexemes ON words @@ query
 )""",
         f"""counted AS (
-    SELECT word, CASE WHEN df < {most} THEN df ELSE greatest(df, n * share) END AS df
-    FROM sized, held JOIN (
-        SELECT word, count(*) / (SELECT count(DISTINCT spot) FROM pairs)::float8 AS share FROM pairs GROUP BY word
-    ) AS standing USING (word)
+    SELECT word, CASE WHEN df < {most} THEN df ELSE greatest({most}, n * seen / {SAMPLE}) END AS df
+    FROM seen LEFT JOIN held USING (word), sized
 )""",
     ]
