@@ -21,7 +21,7 @@ from crdt.errors import UpdateRefused
 from crdt.lanes import read_creation
 from crdt.updates import check_snapshot
 from server.materialize.view import json_of
-from server.materialize.words import texts_of
+from server.materialize.words import Part, texts_of
 
 __all__ = ["Folded", "Outcome", "Refused", "Update", "Work", "fold_creation", "fold_record", "reason_of"]
 
@@ -65,7 +65,7 @@ class Folded(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A document as it is stored.
 
     ``position`` is the last update in it, ``clocks`` a MessagePack map from client to next clock, ``digest``
-    16 bytes big endian, ``value`` JSON or None, ``texts`` those that words can find: part, text, who said it.
+    16 bytes big endian, ``value`` JSON or None, ``texts`` those that words can find.
     """
 
     position: int
@@ -74,7 +74,7 @@ class Folded(msgspec.Struct, frozen=True, array_like=True, gc=False):
     digest: bytes
     deleted: bool
     value: str | None
-    texts: Sequence[tuple[int, str, str | None]] = ()
+    texts: Sequence[Part] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):

@@ -75,9 +75,10 @@ ON CONFLICT (space_id, position) DO NOTHING
 """
 # Of a conversation one text is new, and those before it stand: only what differs is written.
 _STORE_TEXTS: Final = """
-INSERT INTO texts (space_id, collection, record_id, part, body, speaker)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[])
-ON CONFLICT (space_id, collection, record_id, part) DO UPDATE SET body = excluded.body, speaker = excluded.speaker
+INSERT INTO texts (space_id, collection, record_id, part, body, speaker, folded)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[], $7::text[])
+ON CONFLICT (space_id, collection, record_id, part) DO UPDATE
+SET body = excluded.body, speaker = excluded.speaker, folded = excluded.folded
 WHERE (texts.body, texts.speaker) IS DISTINCT FROM (excluded.body, excluded.speaker)
 """
 _DROP_TEXTS: Final = """
@@ -102,7 +103,7 @@ _COLUMNS: Final = [
     "deleted",
     "value",
 ]
-_TEXT_COLUMNS: Final = ["space_id", "collection", "record_id", "part", "body", "speaker"]
+_TEXT_COLUMNS: Final = ["space_id", "collection", "record_id", "part", "body", "speaker", "folded"]
 
 
 class Key(NamedTuple):

@@ -12,9 +12,10 @@ what they said.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from crdt.contents import Contents
+from crdt.words import spaced
 
 __all__ = [
     "PARTS_MAX",
@@ -22,6 +23,7 @@ __all__ = [
     "RECORD_PART",
     "SPEAKER_CHARACTERS_MAX",
     "TEXT_CHARACTERS_MAX",
+    "Part",
     "texts_of",
 ]
 
@@ -32,12 +34,23 @@ TEXT_CHARACTERS_MAX: Final = 32 * 1024
 #: Of one record, as `server.materialize.view` has it: every update compares them all; what is past it is not found.
 RECORD_CHARACTERS_MAX: Final = 4 * 1024 * 1024
 PARTS_MAX: Final = 100_000
+#: Each character of a script without spaces stands between two of them.
+_FOLDED_TIMES_MAX: Final = 3
 #: What is longer is nobody's name.
 SPEAKER_CHARACTERS_MAX: Final = 200
 
 
-def texts_of(contents: Contents) -> list[tuple[int, str, str | None]]:
-    """Return (part, text, who said it) of what can be found, in the order of parts."""
+class Part(NamedTuple):
+    """A text that words can find, at its place in a record; ``folded`` where it is found otherwise than it stands."""
+
+    part: int
+    body: str
+    speaker: str | None
+    folded: str | None
+
+
+def texts_of(contents: Contents) -> list[Part]:
+    """Return what can be found, in the order of parts."""
     if contents.is_deleted:
         return []
     try:
@@ -46,17 +59,22 @@ def texts_of(contents: Contents) -> list[tuple[int, str, str | None]]:
         return []
     lists = [name for name in contents.lists if any(isinstance(item, dict) for item in value.get(name, ()))]
     items: list[Any] = value.pop(lists[0]) if len(lists) == 1 else []
-    found: list[tuple[int, str, str | None]] = []
+    found: list[Part] = []
     left = RECORD_CHARACTERS_MAX
     for part, inner in enumerate([value, *items[:PARTS_MAX]], RECORD_PART):
         if text := _joined(inner)[:left]:
-            found.append((part, text, _speaker(inner)))
+            found.append(Part(part, text, _speaker(inner), _folded(text)))
             left -= len(text)
     return found
 
 
 def _joined(value: Any) -> str:
     return _plain("\n".join(_leaves(value))[:TEXT_CHARACTERS_MAX])
+
+
+def _folded(text: str) -> str | None:
+    """Return what is indexed of a text, as a device does; None if that is the text itself."""
+    return None if text.isascii() else spaced(text)[: _FOLDED_TIMES_MAX * TEXT_CHARACTERS_MAX]
 
 
 def _speaker(value: Any) -> str | None:

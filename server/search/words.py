@@ -1,7 +1,7 @@
 """By words: the texts that have any of the question's words, the best first, as common table expressions.
 
 Words are stemmed by Postgres' ``english`` (Snowball's porter2, without its stopwords; words of other languages mostly
-stand as they are). A text's score is the sum over the words of
+stand as they are, without case and accents, and scripts without spaces are taken apart: `crdt.words`). A text's score is the sum over the words of
 
 ::
 
@@ -25,6 +25,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from crdt.words import spaced
 from server.search.conditions import Bind
 from server.search.question import CANDIDATES, Question, narrowed
 
@@ -53,7 +54,7 @@ def by_text(question: Question, bind: Bind, texts: int) -> list[str]:
     return [
         f"""lexemes AS MATERIALIZED (
     SELECT ({_LEXEME})::tsquery AS query, row_number() OVER () AS word
-    FROM unnest(tsvector_to_array(to_tsvector('english', {bind(question.text)}))) AS lexeme
+    FROM unnest(tsvector_to_array(to_tsvector('english', {bind(spaced(question.text))}))) AS lexeme
     ORDER BY length(lexeme) DESC LIMIT {WORDS_MAX}
 )""",
         "asked AS MATERIALIZED (SELECT string_agg(query::text, ' | ')::tsquery AS query FROM lexemes)",

@@ -43,6 +43,7 @@ async def test_what_a_device_writes_in_any_language_its_server_finds(
         return await found_at(server, client, "last") == [last.id]
 
     await eventually(is_folded, within_s=_FOLDED_S_MAX)
-    for note, (title, _) in zip(made, LANGUAGES, strict=True):
+    for note, (title, word) in zip(made, LANGUAGES, strict=True):
         assert (await found_at(server, client, title))[0] == note.id
+        assert note.id in await found_at(server, client, word)
     assert await found_at(server, client, "word") == [long.id]
