@@ -1,7 +1,8 @@
 """By words: the texts that have any of the question's words, the best first, as common table expressions.
 
 Words are stemmed by Postgres' ``english`` (Snowball's porter2, without its stopwords; words of other languages mostly
-stand as they are, without case and accents, and scripts without spaces are taken apart: `crdt.words`). A text's score is the sum over the words of
+stand as they are). Case and accents do not count, and scripts without spaces are taken apart, as on a device
+(`crdt.words`). A text's score is the sum over the words of
 
 ::
 
