@@ -19,7 +19,7 @@ from client_sdk.plan import Plan
 from client_sdk.rows import Table, from_sql, to_sql
 from client_sdk.text_index import TextTable
 from crdt.fields import Kind
-from crdt.limits import SEARCH_CONDITIONS_MAX
+from crdt.limits import SEARCH_CONDITIONS_MAX, SEARCH_VALUES_MAX
 from crdt.requests import FieldCondition, FoundPart, Scalar
 from crdt.requests import Operator as Bound
 from crdt.schema import Field
@@ -31,7 +31,6 @@ _FIRST_PLACE: Final = 2  # of a row's columns: before them stand the document's 
 _DERIVED: Final = frozenset(
     {"created_at", "updated_at"}
 )  # from readings of the clock: in no document's value
-_VALUES_MAX: Final = 1_000  # in one condition: the server takes no more
 _LOOKUP_MAX: Final = 500
 
 
@@ -127,7 +126,7 @@ def _said(table: Table, condition: Condition) -> FieldCondition | None:
 def _among(field: Field, values: Sequence[Any]) -> FieldCondition | None:
     if field.is_time:
         return None
-    if len(values) >= _VALUES_MAX:
+    if len(values) >= SEARCH_VALUES_MAX:
         return None
     told: list[Scalar] = [bool(value) if field.type.scalar is bool else value for value in values]
     if _lacks(field, lambda default: default in values):

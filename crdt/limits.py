@@ -25,10 +25,12 @@ __all__ = [
     "PUSH_EDITS_MAX",
     "PUSH_VECTORS_MAX",
     "RECORD_ID_BYTES_MAX",
+    "SEARCH_COLLECTIONS_MAX",
     "SEARCH_CONDITIONS_MAX",
     "SEARCH_HITS_MAX",
     "SEARCH_NAMES_MAX",
     "SEARCH_TEXT_BYTES_MAX",
+    "SEARCH_VALUES_MAX",
     "SESSION_SPACES_MAX",
     "SESSION_WRITE_TIMEOUT_S",
     "UPDATE_BYTES_MAX",
@@ -96,4 +98,6 @@ VECTORS_MODELS_MAX: Final = 8
 SEARCH_TEXT_BYTES_MAX: Final = 8 * 1024
 SEARCH_HITS_MAX: Final = 100
 SEARCH_CONDITIONS_MAX: Final = 16
+SEARCH_VALUES_MAX: Final = 1_000  # that one condition allows a field
+SEARCH_COLLECTIONS_MAX: Final = 64
 SEARCH_NAMES_MAX: Final = 64  # people whom one question names; each is compared with who said what was found

@@ -7,7 +7,7 @@ Requests are numbered by the device; an answer names its request by ``n``, and a
   one such question open for a space: another takes its place.
 - `ForgetVectors` removes those of a model that is no longer in use.
 - `Search` asks what fits a question; `Found` answers. The device brings the question's vector: the server has no model.
-- `Refused` answers a request that cannot be served as it is. It ends nothing.
+- `Refused` answers a request that is not served. It ends nothing.
 
 None of it decides what a record is: vectors can be made again from the texts, so losing one costs time and no data. The
 messages are encoded as `crdt.wire` says.
@@ -15,13 +15,29 @@ messages are encoded as `crdt.wire` says.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
+
+from crdt.limits import (
+    PUSH_VECTORS_MAX,
+    SEARCH_COLLECTIONS_MAX,
+    SEARCH_CONDITIONS_MAX,
+    SEARCH_HITS_MAX,
+    SEARCH_NAMES_MAX,
+    SEARCH_TEXT_BYTES_MAX,
+    SEARCH_VALUES_MAX,
+    VECTOR_DIMENSIONS_MAX,
+    VECTOR_HASH_BYTES_MAX,
+    VECTOR_MODEL_BYTES_MAX,
+)
+from crdt.vectors import SCALE_BYTES
 
 __all__ = [
     "Answer",
     "FieldCondition",
+    "Finder",
     "ForgetVectors",
     "Found",
     "FoundPart",
@@ -39,8 +55,16 @@ __all__ = [
 ]
 
 Mode: TypeAlias = Literal["hybrid", "text", "meaning"]
+Finder: TypeAlias = Literal["text", "meaning"]
 Operator: TypeAlias = Literal["in", "has", "at least", "above", "at most", "below"]
 Scalar: TypeAlias = str | int | float | bool | None
+
+
+# What is longer than its limit is no message, and costs nothing: lengths are read before what they count.
+Model: TypeAlias = Annotated[str, Meta(max_length=VECTOR_MODEL_BYTES_MAX)]
+Position: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Part: TypeAlias = Annotated[int, Meta(ge=-1, lt=1 << 31)]
+Value: TypeAlias = Scalar | Annotated[list[Scalar], Meta(max_length=SEARCH_VALUES_MAX)]
 
 
 class _Message(msgspec.Struct, array_like=True, frozen=True):
@@ -55,9 +79,9 @@ class PartVector(_Message, frozen=True, gc=False):
 
     collection: str
     record: str
-    part: int
-    hash: bytes
-    vector: bytes
+    part: Part
+    hash: Annotated[bytes, Meta(max_length=VECTOR_HASH_BYTES_MAX)]
+    vector: Annotated[bytes, Meta(max_length=SCALE_BYTES + VECTOR_DIMENSIONS_MAX)]
 
 
 class FieldCondition(_Message, frozen=True):
@@ -65,17 +89,17 @@ class FieldCondition(_Message, frozen=True):
 
     field: str
     operator: Operator
-    value: Scalar | list[Scalar]
+    value: Value
 
 
 class FoundPart(_Message, frozen=True):
-    """A part of a record that was found. ``score`` compares within one search; ``found_by``: "text", "meaning"."""
+    """A part of a record that was found, and by what. ``score`` compares within one search."""
 
     collection: str
     record: str
-    part: int
+    part: Part
     score: float
-    found_by: list[str]
+    found_by: Annotated[list[Finder], Meta(min_length=1, max_length=2)]
 
 
 class PushVectors(_Message, frozen=True, tag=6):
@@ -83,17 +107,18 @@ class PushVectors(_Message, frozen=True, tag=6):
 
     space: str
     n: int
-    model: str
-    vectors: list[PartVector]
+    model: Model
+    vectors: Annotated[list[PartVector], Meta(max_length=PUSH_VECTORS_MAX)]
 
 
 class PullVectors(_Message, frozen=True, tag=7):
-    """Device → server: which vectors of ``model`` changed after a position?"""
+    """Device → server: which vectors of ``model`` changed after a position? ``waits``: until there are any."""
 
     space: str
     n: int
-    model: str
-    after: int
+    model: Model
+    after: Position
+    waits: bool = True
 
 
 class ForgetVectors(_Message, frozen=True, tag=9):
@@ -101,7 +126,7 @@ class ForgetVectors(_Message, frozen=True, tag=9):
 
     space: str
     n: int
-    model: str
+    model: Model
 
 
 class Search(_Message, frozen=True, tag=8):
@@ -114,50 +139,57 @@ class Search(_Message, frozen=True, tag=8):
     space: str
     n: int
     mode: Mode
-    text: str
-    vector: bytes = b""
-    model: str = ""
-    names: list[str] = []
-    collections: list[str] = []
-    conditions: list[FieldCondition] = []
+    text: Annotated[str, Meta(max_length=SEARCH_TEXT_BYTES_MAX)]
+    vector: Annotated[bytes, Meta(max_length=4 * VECTOR_DIMENSIONS_MAX)] = b""
+    model: Model = ""
+    names: Annotated[list[str], Meta(max_length=SEARCH_NAMES_MAX)] = []
+    collections: Annotated[list[str], Meta(max_length=SEARCH_COLLECTIONS_MAX)] = []
+    conditions: Annotated[list[FieldCondition], Meta(max_length=SEARCH_CONDITIONS_MAX)] = []
     limit: int = 10
 
 
 class VectorsTaken(_Message, frozen=True, tag=22):
-    """Server → device: they are durable; the newest vector of the space was at ``before``, and is at ``head`` now."""
+    """Server → device: they are durable; the newest vector of the space was at ``before``, and is at ``head`` now.
+
+    ``held``: how many of the model the space has.
+    """
 
     n: int
-    before: int
-    head: int
+    before: Position
+    head: Position
+    held: int
 
 
 class Vectors(_Message, frozen=True, tag=23):
     """Server → device: vectors in the order of their positions, all that there are up to ``through``.
 
-    The texts that they stand for, if the server has them, lie in the log up to ``head``.
+    ``held``: how many of the model the space has. The texts that they stand for, if the server has them, lie in the log
+    up to ``log_head``.
     """
 
     n: int
-    through: int
-    head: int
-    vectors: list[PartVector]
+    through: Position
+    log_head: Position
+    held: int
+    vectors: Annotated[list[PartVector], Meta(max_length=PUSH_VECTORS_MAX)]
 
 
 class Found(_Message, frozen=True, tag=24):
     """Server → device: the hits, best first, in what is folded up to ``materialized`` of ``head``."""
 
     n: int
-    hits: list[FoundPart]
-    head: int
-    materialized: int
+    hits: Annotated[list[FoundPart], Meta(max_length=SEARCH_HITS_MAX)]
+    head: Position
+    materialized: Position
 
 
 class Refused(_Message, frozen=True, tag=25):
-    """Server → device: this request cannot be served as it is."""
+    """Server → device: this request is not served. ``retry_after_ms``: None where asking again cannot help."""
 
     n: int
     code: str
     message: str
+    retry_after_ms: int | None = None
 
 
 Request = PushVectors | PullVectors | ForgetVectors | Search

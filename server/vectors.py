@@ -38,6 +38,7 @@ __all__ = [
     "after",
     "checked",
     "forget",
+    "held",
     "models",
     "put",
     "remove",
@@ -214,6 +215,14 @@ async def models(connection: Connection, space: UUID) -> list[Model]:
         space,
     )
     return [Model(*row) for row in rows]
+
+
+async def held(connection: Connection, space: UUID, model: str) -> int:
+    """Return how many vectors of a model the space has."""
+    found = await connection.fetchval(
+        "SELECT vectors FROM models WHERE space_id = $1 AND model = $2", space, model
+    )
+    return found or 0
 
 
 async def forget(connection: Connection, space: UUID, model: str) -> None:

@@ -125,7 +125,7 @@ class _Hit(_Json, frozen=True):
     record: str
     part: int
     score: float
-    found_by: list[str]
+    found_by: list[requests.Finder]
 
 
 class _Found(_Json, frozen=True):

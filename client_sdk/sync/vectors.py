@@ -204,7 +204,7 @@ class Exchange:
                 if one.collection in self._meaning.tables and _is_vector(one.vector, model):
                     came.setdefault(one.collection, []).append(one)
             if came:
-                await self._caught_up(page.head)
+                await self._caught_up(page.log_head)
             for name, some in came.items():
                 await self._take(name, model, some)
             await self._move(max(page.through, self._place.position))

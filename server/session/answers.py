@@ -10,11 +10,10 @@ from typing import Final, TypeGuard
 from uuid import UUID
 
 from crdt import requests
-from crdt.limits import PUSH_VECTORS_MAX
 from crdt.vectors import BadVector
 from server import access, rows, search, vectors
 from server.database import Connection, Database, storable
-from server.errors import MalformedMessage, NotInSpace, ServerError, TooLarge
+from server.errors import MalformedMessage, NotInSpace, ServerError
 from server.search import Condition, Question
 from server.session.feed import Feed, Pull
 from server.vectors import Placed, Vector
@@ -30,7 +29,7 @@ def refused(n: int, error: Exception) -> requests.Refused:
         case BadVector():
             return requests.Refused(n, "bad_vector", str(error))
         case ServerError() if not isinstance(error, NotInSpace):
-            return requests.Refused(n, error.code, error.message_for_device)
+            return requests.Refused(n, error.code, error.message_for_device, error.retry_after_ms)
         case _:
             raise error
 
@@ -42,22 +41,21 @@ async def taken(
 
     Raises:
         NotInSpace: it may not.
-        BadVector, MalformedMessage, ModelMismatch, TooLarge: none of them is stored.
+        BadVector, MalformedMessage, ModelMismatch, TooLarge: none is stored.
     """
-    if len(push.vectors) > PUSH_VECTORS_MAX:
-        raise TooLarge("PUSH_VECTORS_MAX", size=len(push.vectors), allowed=PUSH_VECTORS_MAX)
     sent = [
         vectors.checked(Vector(one.collection, one.record, one.part, push.model, one.hash, one.vector))
         for one in push.vectors
     ]
 
-    async def store(connection: Connection) -> Placed:
+    async def store(connection: Connection) -> tuple[Placed, int]:
         await access.require_spaces(connection, device, [feed.space])
-        return await vectors.put(connection, feed.space, sent)
+        placed = await vectors.put(connection, feed.space, sent)
+        return placed, await vectors.held(connection, feed.space, push.model)
 
-    placed = await database.transaction(store)
+    placed, held = await database.transaction(store)
     feed.note_own_vectors(push.model, placed)
-    return requests.VectorsTaken(push.n, placed.before, placed.head)
+    return requests.VectorsTaken(push.n, placed.before, placed.head, held)
 
 
 async def forgotten(
@@ -70,21 +68,19 @@ async def forgotten(
         await vectors.forget(connection, feed.space, storable(asked.model))
 
     await database.transaction(forget)
-    return requests.VectorsTaken(asked.n, feed.vectors_head, feed.vectors_head)
+    return requests.VectorsTaken(asked.n, feed.vectors_head, feed.vectors_head, 0)
 
 
 def pull_of(asked: requests.PullVectors) -> Pull:
-    """Return what a device waits for from now on. Raises `MalformedMessage`."""
-    if not 0 <= asked.after < 1 << 63:
-        raise MalformedMessage("after is a position: a number from 0 on")
-    return Pull(asked.n, storable(asked.model), asked.after)
+    """Return what a device waits for from now on."""
+    return Pull(asked.n, storable(asked.model), asked.after, waits=asked.waits)
 
 
 async def next_vectors(connection: Connection, feed: Feed, pull: Pull) -> requests.Vectors | None:
     """Return the next vectors that a device asked for; None if there are none yet, and it goes on waiting."""
     head = feed.vectors_head
     part = await vectors.after(connection, feed.space, pull.after, model=pull.model)
-    if not part.vectors:
+    if not part.vectors and pull.waits:
         if pull is feed.pull:
             feed.pull = pull.moved(max(head, pull.after))  # those up to here are another model's
         return None
@@ -96,6 +92,7 @@ async def next_vectors(connection: Connection, feed: Feed, pull: Pull) -> reques
         pull.n,
         through,
         (await rows.standing(connection, feed.space)).head,
+        await vectors.held(connection, feed.space, pull.model),
         [
             requests.PartVector(
                 one.vector.collection,

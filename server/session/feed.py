@@ -33,11 +33,15 @@ class WantedDocument:
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """A `PullVectors` that waits for its answer: request ``n`` for those of ``model`` at positions > ``after``."""
+    """A `PullVectors` that waits for its answer: request ``n`` for those of ``model`` at positions > ``after``.
+
+    ``waits``: for there to be any; else it is answered as it stands.
+    """
 
     n: int
     model: str
     after: int
+    waits: bool = True
 
     def moved(self, after: int) -> Pull:
         """The same question, from further on."""
@@ -83,7 +87,7 @@ class Feed:
     @property
     def has_vectors(self) -> bool:
         """The device waits for vectors, and there may be some."""
-        return self.pull is not None and self.pull.after < self.vectors_head
+        return self.pull is not None and (self.pull.after < self.vectors_head or not self.pull.waits)
 
     @property
     def is_due(self) -> bool:

@@ -41,13 +41,17 @@ edits = st.builds(wire.Edit, texts, texts, data)
 refusals = st.builds(wire.Refusal, numbers, texts, texts)
 entries = st.builds(wire.Entry, numbers, texts, texts, numbers, data)
 documents = st.builds(wire.DocumentState, numbers, texts, texts, data)
-vectors = st.builds(requests.PartVector, texts, texts, numbers, data, data)
+positions = st.integers(0, 2**63 - 1)
+parts = st.integers(-1, 2**31 - 1)
+vectors = st.builds(requests.PartVector, texts, texts, parts, st.binary(max_size=64), data)
 scalars = st.none() | st.booleans() | numbers | st.floats(allow_nan=False) | texts
 conditions = st.builds(
     requests.FieldCondition, texts, st.sampled_from(["in", "has", "at least"]), scalars | st.lists(scalars)
 )
 found = st.builds(
-    requests.FoundPart, texts, texts, numbers, st.floats(allow_nan=False), st.lists(texts, max_size=2)
+    requests.FoundPart,
+    *(texts, texts, parts, st.floats(allow_nan=False)),
+    st.lists(st.sampled_from(["text", "meaning"]), min_size=1, max_size=2),
 )
 
 
@@ -62,7 +66,7 @@ from_device: st.SearchStrategy[Any] = st.one_of(
     st.builds(wire.Verify, texts, numbers),
     st.builds(wire.Fetch, texts, texts, texts),
     st.builds(requests.PushVectors, texts, numbers, texts, some(vectors)),
-    st.builds(requests.PullVectors, texts, numbers, texts, numbers),
+    st.builds(requests.PullVectors, texts, numbers, texts, positions, st.booleans()),
     st.builds(requests.ForgetVectors, texts, numbers, texts),
     st.builds(
         requests.Search,
@@ -77,10 +81,10 @@ from_server: st.SearchStrategy[Any] = st.one_of(
     st.builds(wire.Documents, texts, numbers, numbers, numbers, some(documents)),
     st.builds(wire.Verified, texts, numbers, data, numbers),
     st.builds(wire.Failure, texts, texts, st.none() | numbers),
-    st.builds(requests.VectorsTaken, numbers, numbers, numbers),
-    st.builds(requests.Vectors, numbers, numbers, numbers, some(vectors)),
-    st.builds(requests.Found, numbers, some(found), numbers, numbers),
-    st.builds(requests.Refused, numbers, texts, texts),
+    st.builds(requests.VectorsTaken, numbers, positions, positions, numbers),
+    st.builds(requests.Vectors, numbers, positions, positions, numbers, some(vectors)),
+    st.builds(requests.Found, numbers, some(found), positions, positions),
+    st.builds(requests.Refused, numbers, texts, texts, st.none() | numbers),
 )
 
 

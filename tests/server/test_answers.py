@@ -64,12 +64,14 @@ async def test_vectors_of_one_device_are_brought_to_another_that_waits_and_not_b
         assert await received(there, pull(second, 7, 0)) == []
         waiting = asyncio.create_task(brought(there))
         own = asyncio.create_task(here.next_frames())
-        assert await answered(here, push(first, 2, *sent)) == requests.VectorsTaken(2, 0, 2)
-        assert await waiting == requests.Vectors(7, 2, 0, sent)
+        assert await answered(here, push(first, 2, *sent)) == requests.VectorsTaken(2, 0, 2, 2)
+        assert await waiting == requests.Vectors(7, 2, 0, 2, sent)
         assert await received(there, pull(second, 8, 2)) == []
-        assert await answered(there, push(second, 9, vector("c", 0, 0, 1))) == requests.VectorsTaken(9, 2, 3)
+        assert await answered(there, push(second, 9, vector("c", 0, 0, 1))) == requests.VectorsTaken(
+            9, 2, 3, 3
+        )
         assert [wire.decode_from_server(frame) for frame in await own] == [
-            requests.Vectors(1, 3, 0, [vector("c", 0, 0, 1)])
+            requests.Vectors(1, 3, 0, 3, [vector("c", 0, 0, 1)])
         ]
 
 
@@ -84,7 +86,9 @@ async def test_what_is_there_already_comes_at_once_in_pages(meeting: Meeting) ->
         page = await brought(session)
         assert (page.n, page.through, page.vectors) == (3, PUSH_VECTORS_MAX, sent)
         await received(session, pull(first, 4, page.through))
-        assert await brought(session) == requests.Vectors(4, PUSH_VECTORS_MAX + 1, 0, [vector("last", 1, 1)])
+        assert await brought(session) == requests.Vectors(
+            4, PUSH_VECTORS_MAX + 1, 0, PUSH_VECTORS_MAX + 1, [vector("last", 1, 1)]
+        )
 
 
 async def test_vectors_of_another_model_are_not_brought_and_not_gone_through_again(meeting: Meeting) -> None:
@@ -95,7 +99,7 @@ async def test_vectors_of_another_model_are_not_brought_and_not_gone_through_aga
         await received(there, pull(second, 1, 0))
         waiting = asyncio.create_task(brought(there))
         await answered(here, push(first, 2, vector("a", 1, 1)))
-        assert await waiting == requests.Vectors(1, 2, 0, [vector("a", 1, 1)])
+        assert await waiting == requests.Vectors(1, 2, 0, 1, [vector("a", 1, 1)])
 
 
 async def test_a_model_that_is_no_longer_in_use_is_forgotten(meeting: Meeting) -> None:
@@ -104,10 +108,10 @@ async def test_a_model_that_is_no_longer_in_use_is_forgotten(meeting: Meeting) -
         await answered(session, push(device, 1, vector("a", 1), model="old"))
         await answered(session, push(device, 2, vector("a", 1, 1)))
         answer = await answered(session, requests.ForgetVectors(str(device.space), 3, "old"))
-        assert answer == requests.VectorsTaken(3, 2, 2)
+        assert answer == requests.VectorsTaken(3, 2, 2, 0)
         await received(session, pull(device, 4, 0, model="old"))
         await received(session, pull(device, 5, 0))
-        assert await brought(session) == requests.Vectors(5, 2, 0, [vector("a", 1, 1)])
+        assert await brought(session) == requests.Vectors(5, 2, 0, 1, [vector("a", 1, 1)])
 
 
 async def test_a_search_is_answered_beside_sync(meeting: Meeting) -> None:
@@ -130,10 +134,6 @@ async def test_what_cannot_be_served_is_refused_by_itself(meeting: Meeting) -> N
         ),
         (push(device, 2, vector("a", 1), requests.PartVector("", "r", -1, b"h", EAST)), "malformed"),
         (push(device, 3, vector("a\0", 1)), "malformed"),
-        (push(device, 4, *[vector("a", 1)] * (PUSH_VECTORS_MAX + 1)), "too_large"),
-        (push(device, 5, vector("a", 1), model="m" * 300), "malformed"),
-        (pull(device, 6, -1), "malformed"),
-        (pull(device, 7, 1 << 63), "malformed"),
         (requests.Search(space, 8, "text", ""), "malformed"),
         (requests.Search(space, 9, "meaning", "", b"\0", "small"), "malformed"),
         (requests.Search(space, 10, "text", "tea", limit=1 << 40), "too_large"),
@@ -156,6 +156,37 @@ async def test_what_cannot_be_served_is_refused_by_itself(meeting: Meeting) -> N
         assert "small" in mismatch.message
         assert await received(session, wire.Verify(space, 0)) == []  # and sync goes on
         assert not session.is_over
+
+
+async def test_what_is_past_a_limit_is_no_message(meeting: Meeting) -> None:
+    device = await enrolled(meeting.database)
+    space = str(device.space)
+    tried: list[requests.Request] = [
+        push(device, 1, *[vector("a", 1)] * (PUSH_VECTORS_MAX + 1)),
+        push(device, 1, vector("a", 1), model="m" * 300),
+        pull(device, 1, -1),
+        pull(device, 1, 1 << 63),
+        pull(device, 1, 0, model="m" * 300),
+        requests.ForgetVectors(space, 1, "m" * 300),
+        requests.Search(space, 1, "text", "tea", collections=["notes"] * 100_000),
+        requests.Search(space, 1, "text", "tea", names=["Anna"] * 65),
+        requests.Search(space, 1, "meaning", "", bytes(4 * 4_001), "small"),
+    ]
+    for message in tried:
+        async with session_of(meeting, device) as session:
+            failure = await answered(session, message)
+            assert isinstance(failure, wire.Failure)
+            assert failure.code == "malformed"
+
+
+async def test_a_pull_that_does_not_wait_is_answered_as_it_stands(meeting: Meeting) -> None:
+    device = await enrolled(meeting.database)
+    async with session_of(meeting, device) as session:
+        await received(session, requests.PullVectors(str(device.space), 1, "small", 0, waits=False))
+        assert await brought(session) == requests.Vectors(1, 0, 0, 0, [])
+        await answered(session, push(device, 2, vector("a", 1)))
+        await received(session, requests.PullVectors(str(device.space), 3, "small", 1, waits=False))
+        assert await brought(session) == requests.Vectors(3, 1, 0, 1, [])
 
 
 async def test_a_stranger_is_told_as_if_the_space_did_not_exist(meeting: Meeting) -> None:

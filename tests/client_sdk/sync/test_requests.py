@@ -37,7 +37,7 @@ async def test_answers_find_their_requests_in_any_order() -> None:
     first, second = await asked(beside, 2)
     assert sent == [requests.PullVectors("space", n, "model", 7) for n in (1, 2)]
     for n in (2, 1, 1, 99):  # and what nobody asked for is dropped
-        beside.answer(requests.Vectors(n, n * 10, 0, []))
+        beside.answer(requests.Vectors(n, n * 10, 0, 0, []))
     assert [(await one).through for one in (first, second)] == [10, 20]
 
 
@@ -81,5 +81,5 @@ async def test_a_request_that_is_given_up_is_forgotten() -> None:
     (waiting,) = await asked(beside, 1)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    beside.answer(requests.Vectors(1, 1, 0, []))
+    beside.answer(requests.Vectors(1, 1, 0, 0, []))
     beside.close()

@@ -56,7 +56,7 @@ class Played:
                 self.beside.answer(requests.Refused(message.n, self.refusal, "no"))
             case requests.PushVectors():
                 before, self.head = self.head, self.head + len(message.vectors)
-                self.beside.answer(requests.VectorsTaken(message.n, before, self.head))
+                self.beside.answer(requests.VectorsTaken(message.n, before, self.head, self.head))
             case requests.PullVectors() if self.pages:
                 self.beside.answer(self.pages.pop(0)(message))
 
@@ -191,7 +191,7 @@ async def test_what_is_not_wanted_of_what_comes_is_left(
             vector(vector=b"\x00\x00\x80\x7f" + good[4:]),  # infinite
             vector(),
         ]
-        return requests.Vectors(pull.n, 20, 0, came)
+        return requests.Vectors(pull.n, 20, 0, 0, came)
 
     server.pages.append(offered)
     server.connect()
@@ -209,7 +209,7 @@ async def test_a_server_that_leads_nowhere_is_not_followed(
     server: Played, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vectors_module, "_AGAIN_S", 60.0)
-    server.pages += [lambda pull: requests.Vectors(pull.n, pull.after, 0, [])] * 1_000
+    server.pages += [lambda pull: requests.Vectors(pull.n, pull.after, 0, 0, [])] * 1_000
     server.connect()
     await eventually(lambda: "vectors up to 0 where those after 0 were asked" in caplog.text)
     assert server.pulled == [0]
