@@ -8,7 +8,7 @@ before anything is embedded.
 A write is never waited on, and never waits longer than for the transaction that holds some vectors, about 2 ms. The
 work begins `GATHER_S` after there is some: commits in a row are taken together, and a program that only writes
 something and ends never loads a model. What another instance on the file wrote is left to it for `LEFT_TO_OTHERS_S`.
-What came from another device is left to that one for `LEFT_TO_DEVICES_S`, while vectors are shared.
+What came from another device is left to that one while vectors are shared (`client_sdk.meaning.patience`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from client_sdk.commit import Committed
@@ -25,18 +25,17 @@ from client_sdk.embedding.embedder import Embedder, Kind, Vectors
 from client_sdk.embedding.errors import EmbedderFailed, EmbeddingProblem, VectorInvalid
 from client_sdk.errors import ClientError, ClosedClient
 from client_sdk.meaning import stored
+from client_sdk.meaning.patience import Patience
 from client_sdk.meaning.stored import Compared, Piece
 from client_sdk.rows import Table
 
-__all__ = ["GATHER_S", "LEFT_TO_DEVICES_S", "LEFT_TO_OTHERS_S", "Background", "Informed", "embed"]
+__all__ = ["GATHER_S", "LEFT_TO_OTHERS_S", "Background", "Informed", "embed"]
 
 GATHER_S: Final = 0.1
 """Seconds from a commit until its texts are embedded: far below what a person waits for, and past what a command
 takes that writes and ends."""
 LEFT_TO_OTHERS_S: Final = 1.0
 """Seconds in which another instance embeds what it wrote, most likely; then whoever comes first does."""
-LEFT_TO_DEVICES_S: Final = 3.0
-"""Seconds in which a device embeds what it wrote, and shares it; they begin anew with whatever comes from any."""
 _TEXTS_AT_ONCE: Final = 64  # 0.4 s of MiniLM: what a crash may lose
 _DOCS_AT_ONCE: Final = 256  # compared in one read, 3 ms
 _DOCS_WITH_LISTS_AT_ONCE: Final = 16
@@ -73,22 +72,23 @@ class Background:
         self._foreign: dict[str, set[int]] = {name: set() for name in tables}  # of what is due
         self._foreign_scans: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._awaited: dict[str, dict[int, None]] = {name: {} for name in tables}  # of other devices
-        self._patience: asyncio.TimerHandle | None = None
-        self._is_held = False  # what was there at the opening may come from other devices
-        self._gone_through: set[str] = set()  # and some of it is awaited
-        self._is_catching_up: Callable[[], bool] | None = None
+        self._gone_through: set[str] = set()  # and some of it is left to other devices
+        self._deleted: dict[str, set[int]] = {name: set() for name in tables}
+        self._is_over = False
         self._refused: dict[tuple[str, str, int, int, bytes], None] = {}
         self._at_work = 0
         self._wake = asyncio.Event()
+        self.patience = Patience(tables, ended=self._nobody_served, turned=self._wake.set)
         self._hurry = asyncio.Event()
         self._settled = asyncio.Event()
         self._is_told = False
+        #: Seconds that another instance gets for what it wrote, or fetched.
+        self.left_to_others_s = LEFT_TO_OTHERS_S
 
     @property
     def waiting(self) -> int:
         """How many records are known to wait; those that no look has reached yet are not among them."""
-        return sum(map(len, (*self._due.values(), *self._awaited.values()))) + self._at_work
+        return sum(map(len, self._due.values())) + self.patience.count() + self._at_work
 
     def committed(self, committed: Committed) -> None:
         """Take note of what a commit changed."""
@@ -102,10 +102,12 @@ class Background:
             is_any = True
             if committed.is_foreign:
                 self._left[change.collection].add(change.doc)
-            elif committed.is_remote and self._is_catching_up is not None and table.schema.shares_vectors:
-                self._awaited[change.collection][change.doc] = None
+            elif committed.is_remote and self.patience.is_on and table.schema.shares_vectors:
+                self.patience.leave(change.collection, [change.doc])
             else:
                 self._due[change.collection][change.doc] = None
+                if change.kind == "deleted":
+                    self._deleted[change.collection].add(change.doc)
         if whole := committed.whole & self._tables.keys():
             is_any = True
             self._left_whole |= whole
@@ -113,62 +115,14 @@ class Background:
             return
         if committed.is_foreign:
             if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(LEFT_TO_OTHERS_S, self._take_up)
+                self._timer = asyncio.get_running_loop().call_later(self.left_to_others_s, self._take_up)
         else:
             self._settled.clear()
-            if any(self._due.values()) or whole:
-                self._wake.set()
-            if self._patience is None and any(self._awaited.values()):
-                self._be_patient()
-
-    def leave_to_devices(self, is_catching_up: Callable[[], bool] | None) -> None:
-        """From now on other devices share what they embed, or (None) no longer do.
-
-        ``is_catching_up``: whether records still come that their vectors will follow.
-        """
-        self._is_catching_up = is_catching_up
-        self._is_held = False
-        if is_catching_up is None:
-            self._lose_patience()
-        self._wake.set()
-
-    def expect_devices(self) -> None:
-        """A connection is likely: what lacks vectors at the opening is left alone for a while, as what comes later."""
-        self._is_held = True
-        self._patience = asyncio.get_running_loop().call_later(LEFT_TO_DEVICES_S, self._lose_patience)
-
-    def arrived(self, collection: str, docs: Sequence[int], lacking: Collection[int]) -> None:
-        """Vectors of some documents came from another device; ``lacking``: those of them that still lack some."""
-        awaited = self._awaited[collection]
-        for doc in docs:
-            if doc not in lacking:
-                awaited.pop(doc, None)
-        if self._patience is not None:
-            self._be_patient()
-
-    def _be_patient(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-        if any(self._awaited.values()):
-            loop = asyncio.get_running_loop()
-            self._patience = loop.call_later(LEFT_TO_DEVICES_S, self._lose_patience)
-        else:
             self._wake.set()
 
-    def _lose_patience(self) -> None:
-        """Embed here what no other device has."""
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-        self._is_held = False
-        if self._is_catching_up is not None and self._is_catching_up():
-            self._be_patient()
-            return
-        for name, docs in self._awaited.items():
-            self._due[name].update(docs)
-            docs.clear()
-        self._wake.set()
+    def _nobody_served(self, collection: str, docs: Collection[int]) -> None:
+        """See to what other devices were given time for."""
+        self._due[collection].update(dict.fromkeys(docs))
 
     def _take_up(self) -> None:
         """See to what was left to others."""
@@ -197,16 +151,26 @@ class Background:
         for collection, _, doc, _, _ in self._refused:
             self._due[collection][doc] = None
         self._refused.clear()
-        if self._is_catching_up is None:  # nobody else will
-            self._lose_patience()
+        if not self.patience.is_on:  # nobody else will
+            self.patience.end()
         self._take_up()
         self._hurry.set()
-        await self._settled.wait()
+        if not self._is_over:
+            await self._settled.wait()
+        if self._is_over:
+            raise ClosedClient
         if self.problem is not None:
             raise self.problem
 
     async def run(self) -> None:
         """Work, until it is cancelled or the file is closed."""
+        try:
+            await self._run()
+        finally:
+            self._is_over = True
+            self._settled.set()
+
+    async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), GATHER_S)
@@ -221,7 +185,8 @@ class Background:
             except ClientError as problem:
                 is_failed = True
                 self._report(problem)
-            if is_failed or not (self._wake.is_set() or self._is_held or any(self._awaited.values())):
+            is_waiting = self.patience.is_expecting or self.patience.count() > 0
+            if is_failed or not (self._wake.is_set() or is_waiting):
                 self._settled.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _LOOK_AGAIN_S if is_failed else None)
@@ -253,7 +218,7 @@ class Background:
                     self._at_work = 0
                 return True
         for name, after in self._scans.items():
-            if self._is_held or (name in self._gone_through and self._awaited[name]):
+            if self.patience.is_expecting or (name in self._gone_through and self.patience.count(name)):
                 continue
             await self._scan(name, after)
             return True
@@ -271,13 +236,13 @@ class Background:
         count = self._docs_at_once(name)
         docs = await read(lambda connection: stored.docs_after(connection, table, after, count))
         if docs:
-            if self._is_catching_up is not None and table.schema.shares_vectors:
+            if self.patience.is_on and table.schema.shares_vectors:
                 await self._await(name, docs)
             else:
                 await self._embed(name, docs)
             if self._scans.get(name) == after:  # else it begins anew
                 self._scans[name] = docs[-1]
-        elif self._awaited[name]:
+        elif self.patience.count(name):
             self._gone_through.add(name)
         elif self._scans.get(name) == after:
             self._gone_through.discard(name)
@@ -289,10 +254,7 @@ class Background:
     async def _await(self, name: str, docs: Sequence[int]) -> None:
         """Leave what lacks vectors to other devices, for a while."""
         compared = await self._compared(name, docs)
-        if compared.lacking:
-            self._awaited[name].update(dict.fromkeys(one.doc for one in compared.lacking))
-            if self._patience is None:
-                self._be_patient()
+        self.patience.leave(name, (one.doc for one in compared.lacking))
 
     async def _compared(self, name: str, docs: Sequence[int]) -> Compared:
         table, model = self._tables[name], (await self._informed.embedder()).model.id
@@ -307,6 +269,7 @@ class Background:
                 lambda connection: stored.write(connection, name, model, (), compared.gone)
             )
             await self._informed.changed(name, sorted({doc for _, doc, _ in compared.gone}))
+        await self._share_again(name, model, docs)
         lacking = [one for one in compared.lacking if self._identity(name, one) not in self._refused]
         for start in range(0, len(lacking), _TEXTS_AT_ONCE):
             pieces = lacking[start : start + _TEXTS_AT_ONCE]
@@ -315,6 +278,15 @@ class Background:
                 lambda connection, made=made: stored.write(connection, name, model, made)  # type: ignore[misc]
             )
             await self._informed.changed(name, sorted({one.doc for one, _ in made}))
+
+    async def _share_again(self, name: str, model: str, docs: Sequence[int]) -> None:
+        """Of what was deleted and restored before anybody looked, the server has no vectors any more."""
+        undone = sorted(self._deleted[name].intersection(docs))
+        self._deleted[name].difference_update(docs)
+        if undone:
+            table = self._tables[name]
+            await self._database.write(lambda connection: stored.unshare(connection, table, model, undone))
+            await self._informed.changed(name, undone)
 
     async def _vectors(
         self, embedder: Embedder, name: str, pieces: Sequence[Piece]

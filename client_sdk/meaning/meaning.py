@@ -26,6 +26,7 @@ from client_sdk.errors import ClientError
 from client_sdk.meaning import stored
 from client_sdk.meaning.background import Background, embed
 from client_sdk.meaning.errors import EmbeddingTimeout
+from client_sdk.meaning.patience import LEFT_TO_DEVICES_S
 from client_sdk.rows import Table
 
 if TYPE_CHECKING:
@@ -144,7 +145,10 @@ class Meaning:
         self._background = Background(database, self.tables, self)
         if self.tables:
             if expects_devices:
-                self._background.expect_devices()
+                self._background.patience.expect()
+                self._background.left_to_others_s = (
+                    2 * LEFT_TO_DEVICES_S
+                )  # it leaves to devices what it fetched
             spawn(self._background.run())
 
     def committed(self, committed: Committed) -> None:
@@ -186,14 +190,20 @@ class Meaning:
 
     # -- What is shared with other devices
 
-    def leave_to_devices(self, is_catching_up: Callable[[], bool] | None) -> None:
-        """Leave to other devices what came from them; see `Background.leave_to_devices`."""
-        self._background.leave_to_devices(is_catching_up)
+    def devices_share(self, is_catching_up: Callable[[], bool] | None) -> None:
+        """Other devices share what they embed, or (None) no longer do; see `client_sdk.meaning.patience`."""
+        if is_catching_up is None:
+            self._background.patience.end()
+        else:
+            self._background.patience.begin(is_catching_up)
 
-    async def arrived(self, collection: str, docs: Sequence[int], lacking: Collection[int]) -> None:
-        """Search by vectors that another device made of some documents, which are in the file now."""
-        await self._hold(collection, docs)
-        self._background.arrived(collection, docs, lacking)
+    async def arrived(self, collection: str, docs: Collection[int], lacking: Collection[int]) -> None:
+        """Search by vectors that another device made of some documents, which are in the file now.
+
+        ``lacking``: those of them that still lack some.
+        """
+        await self._hold(collection, list(docs))
+        self._background.patience.served(collection, [doc for doc in docs if doc not in lacking])
 
     # -- What the background tells
 

@@ -18,8 +18,9 @@ from client_sdk.database import Connection
 from client_sdk.meaning.stored import Piece, compare, field_of
 from client_sdk.rows import Table
 from crdt.requests import PartVector
+from crdt.vectors import BadVector, unpacked_vector
 
-__all__ = ["Matched", "Sent", "field_of_part", "fields_of", "mark", "match", "unmark", "unshared"]
+__all__ = ["Matched", "Sent", "count", "field_of_part", "fields_of", "mark", "match", "unmark", "unshared"]
 
 _NOTHING: Final = bytes(4)  # the scale of a text that says nothing: it is near to nothing, here and anywhere
 
@@ -96,20 +97,40 @@ def mark(connection: Connection, collection: str, model: str, sent: Iterable[Sen
     )
 
 
-def unmark(connection: Connection) -> None:
-    """Note that the server has none: it is another one."""
-    connection.execute("UPDATE pjais_vectors SET is_shared = 0 WHERE is_shared")
+def unmark(connection: Connection, model: str | None = None) -> None:
+    """Note that the server has no vectors, of a model or at all: it is another one, or was told to forget."""
+    if model is None:
+        connection.execute("UPDATE pjais_vectors SET is_shared = 0 WHERE is_shared")
+    else:
+        connection.execute("UPDATE pjais_vectors SET is_shared = 0 WHERE model = ? AND is_shared", (model,))
 
 
-def match(connection: Connection, table: Table, model: str, came: Sequence[PartVector]) -> Matched:
-    """Return which of the vectors that came are wanted here."""
+def count(connection: Connection, tables: Iterable[Table], model: str) -> int:
+    """Return how many vectors of a model the server should have at least. Reads them all."""
+    return sum(
+        connection.execute(
+            "SELECT count(*) FROM pjais_vectors WHERE collection = ? AND field = ? AND model = ? AND is_shared"
+            " AND substr(vector, 1, ?) <> ?",
+            (table.name, field, model, len(_NOTHING), _NOTHING),
+        ).fetchone()[0]
+        for table in tables
+        for field in fields_of(table)
+    )
+
+
+def match(
+    connection: Connection, table: Table, model: str, came: Sequence[PartVector], *, dimensions: int
+) -> Matched:
+    """Return which of the vectors that came are wanted here. Whether they are vectors at all is looked at first."""
     offered: dict[tuple[str, int, int], PartVector] = {}
     docs: dict[str, int | None] = {}
     for one in came:
         if one.record not in docs:
             docs[one.record] = table.find(connection, one.record)
         doc, field = docs[one.record], field_of_part(table, one.part)
-        if doc is not None and field is not None and table.schema.shares_vectors:
+        if doc is None or field is None or not table.schema.shares_vectors:
+            continue
+        if _is_vector(one.vector, dimensions):
             offered[field, doc, one.part] = one
     known = sorted({doc for _, doc, _ in offered})
     lacking = compare(connection, table, model, known).lacking if known else []
@@ -122,6 +143,13 @@ def match(connection: Connection, table: Table, model: str, came: Sequence[PartV
     done = {(piece.field, piece.doc, piece.position) for piece, _ in taken}
     still = {one.doc for one in lacking if (one.field, one.doc, one.position) not in done}
     return Matched(taken, known, still)
+
+
+def _is_vector(data: bytes, dimensions: int) -> bool:
+    try:
+        return len(unpacked_vector(data)[1]) == dimensions
+    except BadVector:
+        return False
 
 
 def _items_of(table: Table) -> str | None:

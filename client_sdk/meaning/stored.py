@@ -37,6 +37,7 @@ __all__ = [
     "remove_model",
     "text_of",
     "totals",
+    "unshare",
     "write",
 ]
 
@@ -145,6 +146,18 @@ def write(
         [
             (collection, one.field, model, one.doc, one.position, one.hash, one.speaker, vector, is_shared)
             for one, vector in pieces
+        ],
+    )
+
+
+def unshare(connection: Connection, table: Table, model: str, docs: Sequence[int]) -> None:
+    """Note that the server has no vectors of some documents."""
+    connection.executemany(
+        "UPDATE pjais_vectors SET is_shared = 0 WHERE collection = ? AND field = ? AND model = ? AND doc = ?",
+        [
+            (table.name, field_of(text), model, doc)
+            for text in (table.text.tables if table.text else ())
+            for doc in docs
         ],
     )
 

@@ -6,6 +6,7 @@
     ├── TransportClosed     the connection ended                   nothing: it is made again, with backoff
     ├── NotConnected        there is no connection                 connect(); where it is on, wait
     ├── AnswerLate          the server takes too long to answer    nothing: ask again
+    ├── ServerBusy          it cannot serve a request just now     nothing: ask again later
     ├── ServerMisbehaved    a message against the protocol         nothing of it was taken; update the server
     └── ContentsDiffer      digests differ at the same position    keep the file, report it: see status.verified
 
@@ -14,9 +15,16 @@ They reach the application as ``status.last_error``.
 
 from __future__ import annotations
 
-from client_sdk.errors import ServerProblem
+from client_sdk.errors import ServerProblem, ServerRefused
 
-__all__ = ["AnswerLate", "ContentsDiffer", "NotConnected", "ServerMisbehaved", "TransportClosed"]
+__all__ = [
+    "AnswerLate",
+    "ContentsDiffer",
+    "NotConnected",
+    "ServerBusy",
+    "ServerMisbehaved",
+    "TransportClosed",
+]
 
 
 class TransportClosed(ServerProblem):
@@ -41,6 +49,14 @@ class AnswerLate(ServerProblem, TimeoutError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the server did not answer within {seconds:g} s: ask again")
+
+
+class ServerBusy(ServerRefused):
+    """The server cannot serve this request now; after ``after_s`` seconds it may."""
+
+    def __init__(self, code: str, message: str, after_s: float) -> None:
+        super().__init__(code, message)
+        self.after_s = after_s
 
 
 class ServerMisbehaved(ServerProblem):

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias, TypeVar
 import msgspec
 
 from client_sdk.errors import ServerRefused
-from client_sdk.sync.errors import NotConnected, ServerMisbehaved
+from client_sdk.sync.errors import NotConnected, ServerBusy, ServerMisbehaved
 from crdt import requests, wire
 
 __all__ = ["Requests", "Send"]
@@ -23,6 +23,7 @@ Send: TypeAlias = Callable[[wire.FromDevice], Awaitable[None]]
 # What the server writes is shown to people: a sentence, not a book.
 _CODE_CHARACTERS_MAX: Final = 100
 _MESSAGE_CHARACTERS_MAX: Final = 500
+_RETRY_AFTER_MS_MAX: Final = 60_000
 
 _Answer = TypeVar("_Answer", requests.VectorsTaken, requests.Vectors, requests.Found)
 
@@ -52,7 +53,7 @@ class Requests:
 
         Raises:
             NotConnected: no session stands, or it ended before the answer.
-            ServerRefused: the server cannot serve it; the code says why.
+            ServerRefused: the server does not serve it; the code says why. `ServerBusy`: not now.
             ServerMisbehaved: it answered something else.
         """
         if self._send is None:
@@ -64,8 +65,9 @@ class Requests:
             answer = await answered
         finally:
             self._waiting.pop(n, None)
+            answered.cancel()
         if isinstance(answer, requests.Refused):
-            raise ServerRefused(answer.code[:_CODE_CHARACTERS_MAX], answer.message[:_MESSAGE_CHARACTERS_MAX])
+            raise _refused(answer)
         if not isinstance(answer, kind):
             raise ServerMisbehaved(f"it answered {type(answer).__name__} where {kind.__name__} was asked")
         return answer
@@ -96,3 +98,10 @@ class Requests:
                 answered.set_exception(NotConnected())
         for listener in self.listeners:
             listener(False)
+
+
+def _refused(answer: requests.Refused) -> ServerRefused:
+    code, message = answer.code[:_CODE_CHARACTERS_MAX], answer.message[:_MESSAGE_CHARACTERS_MAX]
+    if answer.retry_after_ms is None:
+        return ServerRefused(code, message)
+    return ServerBusy(code, message, min(max(answer.retry_after_ms, 0), _RETRY_AFTER_MS_MAX) / 1_000)

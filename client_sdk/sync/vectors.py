@@ -5,6 +5,10 @@ from the file (`client_sdk.meaning.shared`), whatever was cut off when: once a s
 through, and then those of the documents whose vectors changed. Others' vectors are asked for behind a cursor, and taken
 when this device has read the log as far as the server, so that their texts are here.
 
+The server may have fewer than this device remembers: it was told to forget a model by a device that has another, or
+removed what stood for a record that was deleted, and is back. Each answer tells how many it has; if they are too few
+all are shared again, which changes nothing where they are there.
+
 While a session stands, texts that came from another device are left to it for some seconds.
 """
 
@@ -24,13 +28,12 @@ from client_sdk.errors import ClientError, ClosedClient, ServerRefused
 from client_sdk.meaning import shared, stored
 from client_sdk.meaning.meaning import Meaning
 from client_sdk.meaning.shared import Sent
-from client_sdk.sync.errors import NotConnected, ServerMisbehaved, TransportClosed
+from client_sdk.sync.errors import NotConnected, ServerBusy, ServerMisbehaved, TransportClosed
 from client_sdk.sync.requests import Requests
 from crdt import requests
 from crdt.errors import FrameTooLarge
 from crdt.limits import PUSH_VECTORS_MAX
 from crdt.requests import PartVector
-from crdt.vectors import BadVector, unpacked_vector
 
 if TYPE_CHECKING:
     from client_sdk.embedding.embedder import Model
@@ -50,14 +53,16 @@ _AGAIN_S: Final = 5.0
 class Place(msgspec.Struct, frozen=True):
     """How far the vectors of a space were read: in which of the server's histories, and of which model.
 
-    ``before``: the model before it, which the server is to forget once every text has a vector by this one.
+    ``old_model``: the one before it, which the server is to forget once every text has a vector by this one. ``gap``:
+    how many of those shared from here the server does not have, and will not.
     """
 
     space: str = ""
     generation: str = ""
     model: str = ""
     position: int = 0
-    before: str = ""
+    old_model: str = ""
+    gap: int = 0
 
 
 class Exchange:
@@ -81,11 +86,13 @@ class Exchange:
         self._due: dict[str, dict[int, None]] = {name: {} for name in meaning.tables}
         self._changed = asyncio.Event()
         self._place = Place()
+        self._shared = 0  # how many the server should have at least, when that was last counted
+        self._held = 0  # how many it has
         asked.listeners.append(self._session)
         meaning.heard = self._heard
 
     def _session(self, is_open: bool) -> None:
-        self._meaning.leave_to_devices(self._is_catching_up if is_open else None)
+        self._meaning.devices_share(self._is_catching_up if is_open else None)
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -102,6 +109,8 @@ class Exchange:
             await self._caught_up()
             model = (await self._meaning.embedder()).model
             await self._find_place(model)
+            self._shared = await self._count(model)
+            await self._keep(self._pull_first, model)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep(self._push, model), name="vectors: push")
                 tasks.create_task(self._keep(self._pull, model), name="vectors: pull")
@@ -116,9 +125,13 @@ class Exchange:
                 return await work(model)
             except (ClosedClient, NotConnected, TransportClosed):
                 raise
+            except EmbeddingProblem:
+                return None  # it is said where it is embedded
             except (ServerRefused, FrameTooLarge) as error:
-                _log.warning("vectors are not shared until the next connection: %s", error)
-                return None
+                if not isinstance(error, ServerBusy):
+                    _log.warning("vectors are not shared until the next connection: %s", error)
+                    return None
+                await asyncio.sleep(max(error.after_s, _AGAIN_S))
             except ClientError as error:
                 _log.warning("vectors are shared again in %g s: %s", _AGAIN_S, error)
                 await asyncio.sleep(_AGAIN_S)
@@ -129,6 +142,7 @@ class Exchange:
         for due in self._due.values():
             due.clear()
         await self._push_all(model)
+        await self._make_good(model)
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -138,6 +152,7 @@ class Exchange:
                     for doc in docs:
                         del due[doc]
                     await self._push_of(name, docs, model)
+            await self._make_good(model)
 
     async def _push_all(self, model: Model) -> None:
         for name, table in self._meaning.tables.items():
@@ -152,16 +167,37 @@ class Exchange:
             while some := await self._unshared(name, model, field, docs=docs, limit=PUSH_VECTORS_MAX):
                 await self._send(name, model, some)
 
+    async def _make_good(self, model: Model) -> None:
+        """Share everything again if the server has fewer vectors than it should."""
+        if self._held >= self._shared - self._place.gap:
+            return
+        self._shared = await self._count(model)
+        if self._held >= self._shared - self._place.gap:
+            return
+        _log.info("the server has %s of %s vectors: they are shared again", self._held, self._shared)
+        await self._meaning.database.write(lambda connection: shared.unmark(connection, model.id))
+        await self._push_all(model)
+        self._shared = await self._count(model)
+        await self._note(gap=max(0, self._shared - self._held))
+
+    async def _count(self, model: Model) -> int:
+        tables = self._meaning.tables.values()
+        return await self._meaning.database.read(
+            lambda connection: shared.count(connection, tables, model.id)
+        )
+
     async def _forget(self, model: Model) -> None:
-        """Have the server forget the model before this one, once nobody needs it."""
-        if self._place.before:
+        """Have the server forget the model before this one, once it has all vectors of this one.
+
+        A device that still uses the old one shares its vectors again, when it next counts them.
+        """
+        if self._place.old_model:
             await self._meaning.embedded()
             await self._push_all(model)
             await self._requests.ask(
-                requests.ForgetVectors(self._space(), 0, self._place.before), requests.VectorsTaken
+                requests.ForgetVectors(self._space(), 0, self._place.old_model), requests.VectorsTaken
             )
-            self._place = place = msgspec.structs.replace(self._place, before="")
-            await self._meaning.database.write(lambda connection: _keep_place(connection, place))
+            await self._note(old_model="")
 
     async def _unshared(self, name: str, model: Model, field: str, **which: Any) -> list[Sent]:
         table = self._meaning.tables[name]
@@ -171,51 +207,64 @@ class Exchange:
 
     async def _send(self, name: str, model: Model, some: Sequence[Sent]) -> None:
         vectors = [one.part for one in some if one.says_something]
-        moved: Place | None = None
+        taken: requests.VectorsTaken | None = None
         if vectors:
             await self._caught_up()  # a vector that came before its record would be for nothing
             taken = await self._requests.ask(
                 requests.PushVectors(self._space(), 0, model.label, vectors), requests.VectorsTaken
             )
-            if taken.before == self._place.position:  # nobody else's lie between
-                moved = msgspec.structs.replace(self._place, position=taken.head)
-
-        def write(connection: Connection) -> None:
-            shared.mark(connection, name, model.id, some)
-            if moved is not None:
-                _keep_place(connection, moved)
-
-        await self._meaning.database.write(write)
-        if moved is not None and self._place.position == taken.before:
-            self._place = moved
+            self._held = taken.held
+        await self._meaning.database.write(lambda connection: shared.mark(connection, name, model.id, some))
+        if taken is not None and taken.before == self._place.position:  # nobody else's lie between
+            await self._note(position=taken.head)
 
     # -- Others'
 
+    async def _pull_first(self, model: Model) -> None:
+        """Take what is there, and hear how many the server has."""
+        page = await self._asked(model, waits=False)
+        if page.through < self._place.position:  # it has less than was read: what it has now is other
+            await self._note(position=0)
+            return
+        await self._take_page(page, model)
+
     async def _pull(self, model: Model) -> None:
         while True:
-            pull = requests.PullVectors(self._space(), 0, model.label, self._place.position)
-            page = await self._requests.ask(pull, requests.Vectors)
-            if page.through <= pull.after:
+            page = await self._asked(model, waits=True)
+            if not page.vectors or page.through <= self._place.position:
                 raise ServerMisbehaved(
-                    f"vectors up to {page.through} where those after {pull.after} were asked"
+                    f"{len(page.vectors)} vectors up to {page.through} where those after"
+                    f" {self._place.position} were asked"
                 )
-            came: dict[str, list[PartVector]] = {}
-            for one in page.vectors[:PUSH_VECTORS_MAX]:
-                if one.collection in self._meaning.tables and _is_vector(one.vector, model):
-                    came.setdefault(one.collection, []).append(one)
-            if came:
-                await self._caught_up(page.log_head)
-            for name, some in came.items():
-                await self._take(name, model, some)
-            await self._move(max(page.through, self._place.position))
+            await self._take_page(page, model)
 
-    async def _move(self, position: int) -> None:
-        self._place = place = msgspec.structs.replace(self._place, position=position)
+    async def _asked(self, model: Model, *, waits: bool) -> requests.Vectors:
+        pull = requests.PullVectors(self._space(), 0, model.label, self._place.position, waits)
+        page = await self._requests.ask(pull, requests.Vectors)
+        self._held = page.held
+        return page
+
+    async def _take_page(self, page: requests.Vectors, model: Model) -> None:
+        came: dict[str, list[PartVector]] = {}
+        for one in page.vectors:
+            if one.collection in self._meaning.tables:
+                came.setdefault(one.collection, []).append(one)
+        if came:
+            await self._caught_up(page.log_head)
+        for name, some in came.items():
+            await self._take(name, model, some)
+        await self._note(position=max(page.through, self._place.position))
+
+    async def _note(self, **changes: Any) -> None:
+        """Keep how far this device is."""
+        self._place = place = msgspec.structs.replace(self._place, **changes)
         await self._meaning.database.write(lambda connection: _keep_place(connection, place))
 
     async def _take(self, name: str, model: Model, came: Sequence[PartVector]) -> None:
         table, database = self._meaning.tables[name], self._meaning.database
-        matched = await database.read(lambda connection: shared.match(connection, table, model.id, came))
+        matched = await database.read(
+            lambda connection: shared.match(connection, table, model.id, came, dimensions=model.dimensions)
+        )
         if matched.taken:
             await database.write(
                 lambda connection: stored.write(connection, name, model.id, matched.taken, is_shared=True)
@@ -254,7 +303,7 @@ class Exchange:
             self._place = place
             return
         is_another = (place.space, place.generation) != history
-        self._place = Place(*history, model.label, before="" if is_another else place.model)
+        self._place = Place(*history, model.label, old_model="" if is_another else place.model)
 
         def write(connection: Connection) -> None:
             if is_another:
@@ -268,11 +317,3 @@ def _keep_place(connection: Connection, place: Place) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO pjais_meta(name, value) VALUES (?, ?)", (_NAME, msgspec.msgpack.encode(place))
     )
-
-
-def _is_vector(data: bytes, model: Model) -> bool:
-    """Whether what the server sent is a vector of this model's; it is trusted with no more than that."""
-    try:
-        return len(unpacked_vector(data)[1]) == model.dimensions
-    except BadVector:
-        return False

@@ -86,8 +86,11 @@ async def next_vectors(connection: Connection, feed: Feed, pull: Pull) -> reques
         return None
     if pull is feed.pull:
         feed.pull = None
-    # Past the last of them lie other models', which are not to be gone through again.
-    through = max(head, part.through) if part.is_last else part.through
+    # Past the last of them lie other models', which are not to be gone through again. Whoever has read further than the
+    # space goes (it was restored) is told by it.
+    through = part.through
+    if part.is_last:
+        through = max(head, part.through) if part.vectors else head
     return requests.Vectors(
         pull.n,
         through,

@@ -35,7 +35,10 @@ class Played:
         self.asked: list[wire.FromDevice] = []
         self.beside = Requests()
         self.head = 0
+        self.held: set[tuple[str, int]] = set()
+        self.keeps_all = True
         self.refusal = ""
+        self.retry_after_ms: int | None = None
         self.pages: list[Callable[[requests.PullVectors], requests.Answer]] = []
         assert client._meaning is not None
         spawn = client._watches.spawn
@@ -53,12 +56,17 @@ class Played:
         self.asked.append(message)
         match message:
             case requests.PushVectors() if self.refusal:
-                self.beside.answer(requests.Refused(message.n, self.refusal, "no"))
+                self.beside.answer(requests.Refused(message.n, self.refusal, "no", self.retry_after_ms))
+                if self.retry_after_ms is not None:
+                    self.refusal = ""
             case requests.PushVectors():
                 before, self.head = self.head, self.head + len(message.vectors)
-                self.beside.answer(requests.VectorsTaken(message.n, before, self.head, self.head))
+                self.held.update((one.record, one.part) for one in message.vectors[not self.keeps_all :])
+                self.beside.answer(requests.VectorsTaken(message.n, before, self.head, len(self.held)))
             case requests.PullVectors() if self.pages:
                 self.beside.answer(self.pages.pop(0)(message))
+            case requests.PullVectors(waits=False):
+                self.beside.answer(requests.Vectors(message.n, self.head, 0, len(self.held), []))
 
     @property
     def pushed(self) -> list[list[PartVector]]:
@@ -118,7 +126,10 @@ async def test_a_push_without_an_answer_is_made_again(
     await client.embedded(10)
 
     async def silent(message: wire.FromDevice) -> None:
-        server.asked.append(message)
+        if isinstance(message, requests.PushVectors):
+            server.asked.append(message)
+        else:
+            await server.send(message)
 
     server.beside.open(silent)
     await eventually(lambda: len(server.pushed) == 1)
@@ -136,7 +147,7 @@ async def test_a_refused_push_is_tried_in_the_next_session_and_pulls_go_on(
     server.connect()
     await eventually(lambda: "vectors are not shared until the next connection" in caplog.text)
     assert len(server.pushed) == 1
-    assert server.pulled == [0]
+    assert server.pulled == [0, 0]
     server.refusal = ""
     await server.reconnect()
     await eventually(lambda: server.head == 1)
@@ -154,10 +165,79 @@ async def test_another_history_of_the_server_is_given_everything(
         corridor.state.generation = "another"
 
     await client._writer.run(restored)
-    server.head = 0
+    server.head, server.held = 0, set()
     await server.reconnect()
     await eventually(lambda: server.head == 1)
     await eventually(lambda: server.pulled[-1:] in ([0], [1]))
+
+
+async def test_what_the_server_was_told_to_forget_is_shared_again(
+    server: Played, client: Client, notes: Collection[Note]
+) -> None:
+    made = await notes.insert_many([Note(title=f"the title of {n}") for n in range(5)])
+    await client.embedded(10)
+    server.connect()
+    await eventually(lambda: len(server.held) == 5)
+    server.held.clear()
+    await server.reconnect()
+    await eventually(lambda: len(server.held) == 5)
+    server.held.clear()  # and in the middle of a session, as soon as it tells how many it has
+    later = await notes.insert(Note(title="one more title"))
+    await eventually(lambda: len(server.held) == 6)
+    assert {record for record, _ in server.held} == {note.id for note in (*made, later)}
+
+
+async def test_what_the_server_never_keeps_is_not_sent_for_ever(
+    server: Played, client: Client, notes: Collection[Note]
+) -> None:
+    await notes.insert_many([Note(title=f"the title of {n}") for n in range(5)])
+    await client.embedded(10)
+    server.keeps_all = False  # but for the first of each push
+    server.connect()
+    await eventually(lambda: len(server.pushed) == 1)
+    await server.reconnect()
+    await eventually(lambda: len(server.pushed) == 2)
+    for _ in range(3):
+        server.asked.clear()
+        await server.reconnect()
+        await eventually(lambda: len(server.pulled) == 2)
+        assert server.pushed == []
+
+
+async def test_a_server_with_less_than_was_read_is_read_from_the_start(
+    server: Played, client: Client, notes: Collection[Note]
+) -> None:
+    server.pages.append(lambda pull: requests.Vectors(pull.n, 2**63 - 1, 0, 0, []))
+    server.connect()
+    await eventually(lambda: server.pulled == [0, 2**63 - 1])
+    await server.reconnect()
+    await eventually(lambda: server.pulled[-2:] == [2**63 - 1, 0])
+
+
+async def test_a_busy_server_is_asked_again(
+    server: Played, client: Client, notes: Collection[Note], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors_module, "_AGAIN_S", 0.01)
+    await notes.insert(Note(title="a title"))
+    await client.embedded(10)
+    server.refusal, server.retry_after_ms = "unavailable", 10
+    server.connect()
+    await eventually(lambda: len(server.held) == 1)
+    assert len(server.pushed) == 2
+
+
+async def test_what_is_deleted_and_restored_at_once_is_shared_again(
+    server: Played, client: Client, notes: Collection[Note]
+) -> None:
+    note = await notes.insert(Note(title="a title"))
+    await client.embedded(10)
+    server.connect()
+    await eventually(lambda: len(server.held) == 1)
+    async with client.transaction():
+        await notes.delete(note.id)
+    server.held.clear()
+    await notes.restore(note.id)
+    await eventually(lambda: len(server.held) == 1)
 
 
 async def test_what_is_not_wanted_of_what_comes_is_left(
@@ -211,8 +291,8 @@ async def test_a_server_that_leads_nowhere_is_not_followed(
     monkeypatch.setattr(vectors_module, "_AGAIN_S", 60.0)
     server.pages += [lambda pull: requests.Vectors(pull.n, pull.after, 0, 0, [])] * 1_000
     server.connect()
-    await eventually(lambda: "vectors up to 0 where those after 0 were asked" in caplog.text)
-    assert server.pulled == [0]
+    await eventually(lambda: "0 vectors up to 0 where those after 0 were asked" in caplog.text)
+    assert server.pulled == [0, 0]
 
 
 async def test_a_model_that_is_not_there_shares_nothing_and_harms_nothing(tmp_path: Path) -> None:
