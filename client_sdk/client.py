@@ -23,6 +23,7 @@ from client_sdk.advisor import Advisor
 from client_sdk.collection import Collection
 from client_sdk.commit import Sources
 from client_sdk.errors import ClientError, ClosedClient, QueryError
+from client_sdk.hits import SPACE
 from client_sdk.instances import Lookout
 from client_sdk.meaning.errors import MeaningOff
 from client_sdk.meaning.meaning import Meaning, Progress
@@ -88,6 +89,7 @@ class Client(Observing):
             )
             writer.listeners.append(self._meaning.committed)
         self._requests = Requests()
+        self._requests.listeners.append(lambda _: self._watches.stir(SPACE))
         space = ServerSpace(
             self._requests,
             writer,

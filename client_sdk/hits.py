@@ -18,12 +18,15 @@ from client_sdk.source import Source, Subscription
 from client_sdk.views import Rerun
 from crdt.schema import Record
 
-__all__ = ["MARKS", "Asked", "Hit", "Hits", "Mode", "Scope"]
+__all__ = ["MARKS", "SPACE", "Asked", "Hit", "Hits", "Mode", "Scope"]
 
 R = TypeVar("R", bound=Record)
 
 Mode: TypeAlias = Literal["hybrid", "text", "meaning"]
 Scope: TypeAlias = Literal["device", "space"]
+
+#: What live searches of the space lean on beside their collections: whether the server can be asked.
+SPACE: Final = "pjais_space"
 
 #: What stands around a word that was found, in a snippet.
 MARKS: Final = ("**", "**")
@@ -59,18 +62,28 @@ class Hit(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
 
 
 class Hits(list[Hit[R]]):
-    """Hits, best first. ``scope``: what was searched; ``fallback``: why not the space, where that was asked for."""
+    """Hits, best first. ``scope``: what was searched; ``fallback``: why not the space, where that was asked for.
+
+    ``missing``: how many the server found that are not on this device and could not be brought; `Client.connect` does.
+    """
 
     def __init__(
-        self, hits: Iterable[Hit[R]] = (), *, scope: Scope = "device", fallback: ClientError | None = None
+        self,
+        hits: Iterable[Hit[R]] = (),
+        *,
+        scope: Scope = "device",
+        fallback: ClientError | None = None,
+        missing: int = 0,
     ) -> None:
         super().__init__(hits)
         self.scope = scope
         self.fallback = fallback
+        self.missing = missing
 
     def are_as(self, other: Hits[R]) -> bool:
         """Whether there is nothing new to be told."""
-        return self == other and (self.scope, type(self.fallback)) == (other.scope, type(other.fallback))
+        told, others = ((hits.scope, type(hits.fallback), hits.missing) for hits in (self, other))
+        return self == other and told == others
 
 
 class Asked(ABC, Generic[R]):
@@ -107,7 +120,7 @@ class Asked(ABC, Generic[R]):
     def subscribe(self, callback: Callable[[Hits[R]], Any]) -> Subscription:
         """Call back with the hits, now and each time that they change, until the subscription is closed.
 
-        What words find is told first, and again once the question is embedded.
+        On the device what words find is told first, and again once the question is embedded.
         """
         view: Rerun[Any] = Rerun(self.tables, self._stirred, is_brief=self.is_brief)
         if self.scope == "device":
@@ -135,14 +148,14 @@ class Asked(ABC, Generic[R]):
         """Do so in the background."""
 
     @abstractmethod
-    async def in_space(self) -> list[Hit[R]]:
+    async def in_space(self) -> Hits[R]:
         """Return what the server finds. Raises `ServerProblem`, `EmbeddingProblem` or `VectorsStay`."""
 
     async def _ask(self) -> Hits[R]:
         fallback: ClientError | None = None
         if self.scope == "space":
             try:
-                return Hits(await self.in_space(), scope="space")
+                return await self.in_space()
             except (ServerProblem, EmbeddingProblem, VectorsStay) as problem:
                 fallback = problem
         await self.prepare()

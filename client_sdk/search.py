@@ -36,7 +36,7 @@ import msgspec
 from client_sdk.database import Connection
 from client_sdk.embedding.errors import EmbeddingProblem
 from client_sdk.errors import QueryError, RecordNotFound
-from client_sdk.hits import MARKS, Asked, Hit, Mode, Scope
+from client_sdk.hits import MARKS, SPACE, Asked, Hit, Hits, Mode, Scope
 from client_sdk.matching import matched, matched_any
 from client_sdk.meaning.errors import MeaningOff, VectorsStay
 from client_sdk.meaning.meaning import Asking, live_name
@@ -109,8 +109,12 @@ class Search(Asked[R]):
             raise MeaningOff
         if scope == "space" and limit > SEARCH_HITS_MAX:
             raise QueryError(f'limit is at most {SEARCH_HITS_MAX} with scope="space", not {limit}')
-        tables = frozenset({name, live_name(name)}) if mode != "text" else frozenset({name})
-        super().__init__(source, tables, scope)
+        tables = {name}
+        if mode != "text":
+            tables.add(live_name(name))
+        if scope == "space":
+            tables.add(SPACE)
+        super().__init__(source, frozenset(tables), scope)
         self._plan = plan
         self._mode = mode
         self._asking: Asking | None = None
@@ -180,13 +184,13 @@ class Search(Asked[R]):
 
     # -- In the whole space
 
-    async def in_space(self) -> list[Hit[R]]:
+    async def in_space(self) -> Hits[R]:
         """Return what the server finds. Raises `ServerProblem`, `EmbeddingProblem` or `VectorsStay`."""
         from client_sdk.space import located, said, unknown
 
         table = self._plan.table
         if not self._typed.parts or not self._limit:
-            return []
+            return Hits(scope="space")
         if self._mode != "text" and not table.schema.shares_vectors:
             raise VectorsStay(table.name)
         await self.prepare()
@@ -212,10 +216,13 @@ class Search(Asked[R]):
         lacking = await self.source.read(lambda connection: unknown(connection, table, found))
         if lacking:
             await self.source.space.fetch(table.name, lacking)
-        return await self.source.read(
-            lambda connection: self._hits_located(connection, located(connection, self._plan, found)),
-            brief=False,
-        )
+
+        def look(connection: Connection) -> Hits[R]:
+            missing = len(unknown(connection, table, found)) if lacking else 0
+            hits = self._hits_located(connection, located(connection, self._plan, found))
+            return Hits(hits, scope="space", missing=missing)
+
+        return await self.source.read(look, brief=False)
 
     def _hits_located(self, connection: Connection, places: Sequence[Located]) -> list[Hit[R]]:
         records = self._records(connection, sorted({one.doc for one in places}))
@@ -379,9 +386,10 @@ class Merged(Asked[Any]):
         for search in self._searches:
             search.prepare_soon()
 
-    async def in_space(self) -> list[Hit[Any]]:
+    async def in_space(self) -> Hits[Any]:
         """Return what the server finds. Raises as `Search.in_space`."""
-        return self._merged(await asyncio.gather(*(search.in_space() for search in self._searches)))
+        found = await asyncio.gather(*(search.in_space() for search in self._searches))
+        return Hits(self._merged(found), scope="space", missing=sum(hits.missing for hits in found))
 
     def hits(self, connection: Connection, *, is_all: bool) -> list[Hit[Any]]:
         """Return what has all words, or any."""

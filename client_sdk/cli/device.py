@@ -31,7 +31,7 @@ from client_sdk.hub import Hub, HubOpening
 from client_sdk.keys import KeyFile, KeySource
 from crdt.errors import CrdtError, NotAvailable
 
-__all__ = ["Device", "code_of", "command", "default_path"]
+__all__ = ["Device", "code_of", "command", "default_path", "in_words_of_a_command"]
 
 _FAILED: Final = 1
 _USED_WRONGLY: Final = 2
@@ -168,7 +168,7 @@ def _first_of(error: BaseException) -> BaseException:
 
 def _tell(device: Device, error: Exception) -> None:
     """Print what went wrong, in one line."""
-    message = " ".join(_in_words_of_a_command(error).split())
+    message = " ".join(in_words_of_a_command(error).split())
     if device.is_json:
         told = {"error": {"code": code_of(error), "message": message}}
         sys.stderr.write(msgspec.json.encode(told).decode() + "\n")
@@ -183,7 +183,7 @@ def code_of(error: Exception) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(error).__name__).lower()
 
 
-def _in_words_of_a_command(error: Exception) -> str:
+def in_words_of_a_command(error: Exception) -> str:
     """Return an error's message, where the SDK's would name Python, in terms of options."""
     match error:
         case KeyringUnavailable():

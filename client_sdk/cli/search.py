@@ -1,9 +1,10 @@
 """``pjais search``: what was said and remembered, found by its words and by what it means.
 
 On a terminal a table, elsewhere a line for each hit, and with ``--json`` one object: ``{"text", "scope", "fallback",
-"hits": [{"collection", "id", "score", "snippet", "found_by", …}]}``, with ``"message"`` and its ``"position"`` where it
-was found in one, and ``"record"`` for all but conversations. ``"fallback"`` says why the device was searched where the
-space was asked for: ``{"code", "message"}``, else null. Words that were found stand between ``**`` in a snippet.
+"missing", "hits": [{"collection", "id", "score", "snippet", "found_by", …}]}``, with ``"message"`` and its
+``"position"`` where it was found in one, and ``"record"`` for all but conversations. ``"fallback"`` says why the device
+was searched where the space was asked for: ``{"code", "message"}``, else null; ``"missing"`` counts what was found and
+did not come here in time. Words that were found stand between ``**`` in a snippet.
 
 Texts that have no vector yet, after an import for example, are embedded first, for some seconds at the most.
 """
@@ -18,11 +19,11 @@ import rich_click as click
 from rich.table import Table
 from rich.text import Text
 
-from client_sdk.cli.device import Device, code_of, command
+from client_sdk.cli.device import Device, code_of, command, in_words_of_a_command
 from client_sdk.cli.errors import NoSuchPersona
 from client_sdk.cli.show import COLLECTIONS
 from client_sdk.embedding.errors import EmbeddingProblem
-from client_sdk.hits import MARKS, Asked, Hit, Mode, Scope
+from client_sdk.hits import MARKS, Asked, Hit, Hits, Mode, Scope
 from client_sdk.hub import Conversation, Hub
 from client_sdk.meaning.errors import EmbeddingTimeout, MeaningOff
 from client_sdk.transfer import encode_record
@@ -37,7 +38,13 @@ _LOOK_S: Final = 0.2
 
 @click.command()
 @click.argument("text")
-@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="Hits at most.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=10,
+    show_default=True,
+    help="Hits at most; 100 of the space.",
+)
 @click.option(
     "--type", "collection", type=click.Choice(COLLECTIONS), help="Where.  [default: memories, conversations]"
 )
@@ -95,18 +102,19 @@ async def search(
                 .where(**equal)
                 .search(text, limit=limit, mode=mode, scope=scope, marks=marks)
             )
-        if mode != "text":
+        if scope == "space" and hub.client.is_registered:
+            await hub.client.connect()  # what is found and is not here comes over it
+        if mode != "text" and wait_s:
             await _embedded(device, hub, wait_s)
         hits = await asked
         names = {one.id: one.name for one in await hub.personas.all()}
     if device.is_json:
-        fallback = hits.fallback
-        told = None if fallback is None else {"code": code_of(fallback), "message": str(fallback)}
-        found = [_answer(hit) for hit in hits]
-        device.answer({"text": text, "scope": hits.scope, "fallback": told, "hits": found})
+        device.answer(_json(text, hits))
         return
     if hits.fallback is not None:
-        device.note(f"this device alone was searched: {hits.fallback}")
+        device.note(f"this device alone was searched: {in_words_of_a_command(hits.fallback)}")
+    if hits.missing:
+        device.note(f"{hits.missing} more were found that did not come to this device in time: search again")
     if not hits:
         device.note("nothing found")
     elif device.out.is_terminal:
@@ -116,6 +124,19 @@ async def search(
             device.out.print(
                 Text(" · ".join(filter(None, (*_cells(hit, names), hit.snippet)))), soft_wrap=True
             )
+
+
+def _json(text: str, hits: Hits[Any]) -> dict[str, Any]:
+    fallback = None
+    if hits.fallback is not None:
+        fallback = {"code": code_of(hits.fallback), "message": in_words_of_a_command(hits.fallback)}
+    return {
+        "text": text,
+        "scope": hits.scope,
+        "fallback": fallback,
+        "missing": hits.missing,
+        "hits": [_answer(hit) for hit in hits],
+    }
 
 
 async def _embedded(device: Device, hub: Hub, wait_s: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -31,7 +32,7 @@ _ANSWER_S_MAX: Final = 5.0
 #: A program that has just called `connect` has its session within milliseconds, or no network.
 _OPENING_S_MAX: Final = 2.0
 _FETCH_S_MAX: Final = 3.0
-_FINDERS: Final = ("text", "meaning")
+_PART_MAX: Final = (1 << 31) - 1
 
 
 class ServerSpace:
@@ -73,12 +74,11 @@ class ServerSpace:
             if isinstance(error, ServerProblem):
                 raise
             raise AnswerLate(_ANSWER_S_MAX) from None
-        return [
-            msgspec.structs.replace(one, found_by=[name for name in _FINDERS if name in one.found_by])
-            for one in found.hits[: question.limit]
-            if _is_name(one.collection, COLLECTION_NAME_BYTES_MAX)
-            and _is_name(one.record, RECORD_ID_BYTES_MAX)
-        ]
+        parts: dict[tuple[str, str, int], requests.FoundPart] = {}
+        for one in found.hits[: question.limit]:
+            if _is_hit(one):
+                parts.setdefault((one.collection, one.record, one.part), one)
+        return list(parts.values())
 
     async def fetch(self, collection: str, records: Sequence[str]) -> None:
         """Bring records that this device lacks; those that have not come after a few seconds may come later."""
@@ -113,5 +113,18 @@ class ServerSpace:
         raise NotConnected from runner.status.last_error
 
 
+def _is_hit(one: requests.FoundPart) -> bool:
+    """Whether what the server says was found can be one; by HTTP nobody has looked yet."""
+    return (
+        _is_name(one.collection, COLLECTION_NAME_BYTES_MAX)
+        and _is_name(one.record, RECORD_ID_BYTES_MAX)
+        and -1 <= one.part <= _PART_MAX
+        and math.isfinite(one.score)
+    )
+
+
 def _is_name(text: str, bytes_max: int) -> bool:
-    return 0 < len(text.encode(errors="replace")) <= bytes_max
+    try:
+        return 0 < len(text.encode()) <= bytes_max
+    except UnicodeEncodeError:  # half of a surrogate pair: no record has such a name
+        return False

@@ -397,11 +397,18 @@ def test_search_is_narrowed_by_collection_and_persona(made: Pjais) -> None:
     assert error(made("search", "--json", "clay", "--persona", "Nobody"))["code"] == "no_such_persona"
     assert made("search", "clay", "--type", "personas", "--persona", "Hester").exit_code == 2
     assert made("search", "--json", "clay", "--type", "dreams").exit_code == 2
-    nothing_of: dict[str, object] = {"text": "unheardof", "scope": "device", "fallback": None, "hits": []}
+    nothing_of: dict[str, object] = {
+        "text": "unheardof",
+        "scope": "device",
+        "fallback": None,
+        "missing": 0,
+        "hits": [],
+    }
     assert answer(made("search", "--json", "unheardof")) == nothing_of
     elsewhere = answer(made("search", "--json", "unheardof", "--scope", "space"))
     assert (elsewhere["scope"], elsewhere["fallback"]["code"]) == ("device", "not_registered")
-    assert "this device alone was searched" in made("search", "clay", "--scope", "space").stderr
+    alone = made("search", "clay", "--scope", "space").stderr
+    assert "this device alone was searched: this device is in no space yet: pjais init" in alone
     assert error(made("search", "--json", "clay", "--mode", "meaning"))["code"] == "meaning_off"
     nothing = made("search", "unheardof")
     assert (nothing.exit_code, nothing.stdout) == (0, "")

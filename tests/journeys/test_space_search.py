@@ -177,6 +177,26 @@ async def test_a_live_search_of_the_space_hears_of_what_another_device_writes(
     subscription.close()
 
 
+async def test_a_live_search_that_began_offline_asks_the_space_once_there_is_a_connection(
+    server: LiveServer, opens: Opens
+) -> None:
+    first, second = await two(server, opens)
+    note = await first.collection(Note).insert(Note(title="stolen bike"))
+    await first.synced(10)
+    await until_found(second.collection(Note), "bike", note.id, mode="meaning")
+    await second.disconnect()
+    membership = second._account.membership
+    second._account.membership = None  # and nobody is asked by HTTP either
+    live = second.collection(Note).search("bike", scope="space").watch()
+    async with contextlib.aclosing(live):
+        assert (await anext(live)).scope == "device"
+        second._account.membership = membership
+        await second.connect()
+        async with asyncio.timeout(10):
+            while (await anext(live)).scope != "space":
+                pass
+
+
 async def test_the_space_of_another_person_is_never_searched(server: LiveServer, opens: Opens) -> None:
     owner, stranger = await opens("a", embedder=Counted()), await opens("b", embedder=Counted())
     for client in (owner, stranger):
