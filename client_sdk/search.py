@@ -170,10 +170,7 @@ class Search(Asked[R]):
                 return by_meaning
         if self._mode == "meaning":
             return []  # and hybrid goes on with the words as they were typed, those that ask among them
-        if is_all:
-            found = self._find(connection, self._typed.all, ranked_max=RANKED_MAX)
-        else:  # rare words must win, however old
-            found = self._find(connection, self._typed.any, ranked_max=None)
+        found = self._find(connection, is_all=is_all)
         records = self._records(connection, sorted({one[2] for one in found}))
         hits: list[Hit[R]] = []
         for rank, _, doc, position, table in found:
@@ -314,10 +311,14 @@ class Search(Asked[R]):
 
     # -- By words
 
-    def _find(self, connection: Connection, expression: str, *, ranked_max: int | None) -> list[Found]:
+    def _find(self, connection: Connection, *, is_all: bool) -> list[Found]:
+        plan, limit = self._plan, self._limit
         found: list[Found] = []
         for number, table in enumerate(self._index.tables):
-            rows = matched(connection, self._plan, table, expression, limit=self._limit, newest=ranked_max)
+            if is_all:
+                rows = matched(connection, plan, table, self._typed.all, limit=limit, newest=RANKED_MAX)
+            else:  # rare words must win, however old
+                rows = matched_any(connection, plan, table, self._typed.each, limit=limit)
             for rank, rowid in rows:
                 if table.list_field:
                     found.append((rank, number, rowid >> ITEM_BITS, rowid & (1 << ITEM_BITS) - 1, table))
