@@ -7,6 +7,7 @@ Postgres gives up, nor a moment without Postgres. Only who may not be here ends 
 from __future__ import annotations
 
 from array import array
+from functools import partial
 from typing import Final, TypeGuard
 from uuid import UUID
 
@@ -127,10 +128,8 @@ async def next_vectors(connection: Connection, feed: Feed, pull: Pull) -> reques
 
 async def searched(database: Database, device: UUID, feed: Feed, asked: requests.Search) -> requests.Found:
     """Answer a question. Raises as `server.search.search`, and `NotInSpace`."""
-    question = _question(asked)
-    async with database.connection() as connection:
-        await access.require_spaces(connection, device, [feed.space])
-        answer = await search.search(connection, feed.space, question, mode=asked.mode)
+    lend = partial(access.searching, database, device, feed.space)
+    answer = await search.search(lend, feed.space, _question(asked), mode=asked.mode)
     return requests.Found(
         asked.n,
         [

@@ -17,7 +17,7 @@ from server import vectors
 from server.database import Connection
 from server.errors import DatabaseUnavailable, NotInSpace, Unauthorized, UnknownDevice
 from server.session import Meeting, Session
-from tests.server.people import Device, creation, edits, enrolled, hello, received
+from tests.server.people import Device, creation, edits, enrolled, eventually, hello, received
 
 __all__: list[str] = []
 
@@ -205,6 +205,38 @@ async def test_a_moment_without_postgres_is_a_refusal_and_a_device_put_out_ends_
         async with session_of(meeting, device) as session:
             assert isinstance(await answered(session, push(device, 1, vector("a", 1))), wire.Failure)
             assert session.is_over
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+async def test_a_push_finds_a_connection_however_many_searches_wait_for_the_fold_or_run(
+    meeting: Meeting, is_running: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, other = await enrolled(meeting.database), await enrolled(meeting.database)
+    running = 0
+
+    async def runs(*args: object, **options: object) -> None:
+        nonlocal running
+        running += 1
+        await asyncio.Event().wait()
+
+    if is_running:
+        monkeypatch.setattr("server.search._found", runs)
+    monkeypatch.setattr("server.search._BEHIND_WAITED_S", 60)
+    async with session_of(meeting, device) as session, session_of(meeting, other) as bystander:
+        await answered(session, device.push(1, edits(device.client, 1)))  # and nobody folds here
+        searches = [
+            asyncio.create_task(received(session, requests.Search(str(device.space), n, "text", "tea")))
+            for n in range(24)
+        ]
+        async with asyncio.timeout(5):
+            await eventually(lambda: running == 4 or not is_running)
+            ack = await answered(bystander, other.push(1, edits(other.client, 1)))
+        assert isinstance(ack, wire.Ack)
+        assert not any(search.done() for search in searches)
+        assert running == (4 if is_running else 0), "half of the pool"
+        for search in searches:
+            search.cancel()
+        await asyncio.gather(*searches, return_exceptions=True)
 
 
 async def test_what_is_past_a_limit_is_no_message(meeting: Meeting) -> None:
