@@ -25,6 +25,7 @@ __all__ = [
     "PUSH_EDITS_MAX",
     "PUSH_VECTORS_MAX",
     "RECORD_ID_BYTES_MAX",
+    "REQUESTS_IN_FLIGHT",
     "SEARCH_COLLECTIONS_MAX",
     "SEARCH_CONDITIONS_MAX",
     "SEARCH_HITS_MAX",
@@ -91,6 +92,9 @@ VECTOR_MODEL_BYTES_MAX: Final = 200
 # In one request: 500 of 384 dimensions are 0.4 MB as JSON, checked in 10 ms and stored in 60.
 PUSH_VECTORS_MAX: Final = 500
 VECTORS_BODY_BYTES_MAX: Final = 2 * 1024 * 1024
+# Requests of a session that are served at a time, beside its pushes: a search, the one typed after it, and
+# vectors in both directions.
+REQUESTS_IN_FLIGHT: Final = 4
 # Models that a space has vectors of at a time: the one in use, the one that it is changing to, and stragglers.
 VECTORS_MODELS_MAX: Final = 8
 

@@ -4,9 +4,11 @@
 
     vector = scale × components          388 bytes for 384 dimensions
 
-Made by whoever embeds a text, from a vector of length 1 (symmetric linear quantisation; Jacob et al., CVPR 2018). The
-components are whole numbers up to 128, which float16 holds exactly, as it does every whole number up to 2,048: a
-vector can be stored as ``halfvec`` and a scale, and comes back as the same bytes.
+Made by whoever embeds a text, from a vector of length 1 (symmetric linear quantisation; Jacob et al., CVPR 2018).
+Rounding moves each component by half a scale at most, which leaves the length between 0.88 and 1.14: the worst are
+4,000 dimensions of which one is large, and all others stand between two steps. The components are whole numbers up to
+128, which float16 holds exactly, as it does every whole number up to 2,048: a vector can be stored as ``halfvec`` and a
+scale, and comes back as the same bytes.
 """
 
 from __future__ import annotations
@@ -21,20 +23,23 @@ from crdt.limits import VECTOR_DIMENSIONS_MAX
 __all__ = ["SCALE_BYTES", "BadVector", "packed_vector", "unpacked_vector"]
 
 SCALE_BYTES: Final = 4
-_LENGTH_MAX: Final = 1.1  # rounding 1 to 127 steps adds less; what is longer would win every comparison
+#: What is longer would win every comparison, and what is shorter lose it, or underflow.
+_LENGTH_MIN: Final = 0.85
+_LENGTH_MAX: Final = 1.15
 
 _scale: Final = Struct("<f")
 
 
 class BadVector(ValueError):
-    """These bytes are no vector of length 1: embed the text again."""
+    """These bytes are no vector that had length 1 before it was rounded: embed the text again."""
 
 
 def unpacked_vector(data: bytes) -> tuple[float, list[int]]:
     """Return the scale and the components.
 
     Raises:
-        BadVector: too short, too long, no direction, a scale that is no positive number, or longer than 1.
+        BadVector: too few bytes or too many, a scale that is no positive number, or a length that rounding a vector
+            of length 1 cannot come to.
     """
     dimensions = len(data) - SCALE_BYTES
     if not 1 <= dimensions <= VECTOR_DIMENSIONS_MAX:
@@ -44,8 +49,10 @@ def unpacked_vector(data: bytes) -> tuple[float, list[int]]:
     (scale,) = _scale.unpack_from(data)
     components = array("b", data[SCALE_BYTES:]).tolist()
     length = scale * math.sqrt(sum(step * step for step in components))
-    if not (scale > 0 and 0 < length <= _LENGTH_MAX):  # NaN is neither
-        raise BadVector("a vector has a positive scale, a direction, and a length of 1")
+    if not (scale > 0 and _LENGTH_MIN <= length <= _LENGTH_MAX):  # NaN is neither
+        raise BadVector(
+            f"a vector has a positive scale, and a length of {_LENGTH_MIN} to {_LENGTH_MAX}: that of a rounded 1"
+        )
     return scale, components
 
 

@@ -7,16 +7,17 @@ counts, from the moment of its revocation.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from server import devices
-from server.database import Connection
+from server.database import Connection, Database
 from server.errors import NotInSpace, Unauthorized
 
-__all__ = ["Caller", "caller_of", "require_spaces"]
+__all__ = ["Caller", "caller_of", "require_spaces", "searching"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +59,11 @@ async def require_spaces(connection: Connection, device: UUID, spaces: Collectio
     )
     if found != len(set(spaces)):
         raise NotInSpace
+
+
+@asynccontextmanager
+async def searching(database: Database, device: UUID, space: UUID) -> AsyncIterator[Connection]:
+    """Lend a connection to a search in a space, if the device is in it. Raises as `require_spaces`."""
+    async with database.connection_for_search() as connection:
+        await require_spaces(connection, device, [space])
+        yield connection

@@ -48,6 +48,8 @@ TRANSACTION_RETRIES: Final = 8
 _CONNECT_AGAIN_S: Final = 0.1
 # The server's timeout speaks first; this one is for a network that swallows its answer.
 _COMMAND_TIMEOUT_EXTRA_S: Final = 5.0
+# Of a process's connections: a search may take as long as a statement may, and a push finds one of the others.
+_SEARCHES_SHARE: Final = 0.5
 _MIGRATION_LOCK: Final = int.from_bytes(b"pjais-mg", "big")
 _MIGRATION_NAME: Final = re.compile(r"(\d{4})_\w+\.sql")
 
@@ -97,6 +99,7 @@ class Database:
         self._url = url
         self._settings = settings
         self._application = application
+        self._searches = asyncio.Semaphore(max(1, int(settings.pool_size_max * _SEARCHES_SHARE)))
 
     @classmethod
     async def connect(cls, url: str, settings: Settings, *, application: str = "pjais-server") -> Self:
@@ -153,6 +156,20 @@ class Database:
             raise
         finally:
             await self._give_back(connection)
+
+    @asynccontextmanager
+    async def connection_for_search(self) -> AsyncIterator[Connection]:
+        """Lend a connection to a search: at most half of them are at a time, others wait. Raises as `connection`."""
+        try:
+            async with asyncio.timeout(self._settings.pool_wait_s):
+                await self._searches.acquire()
+        except TimeoutError as error:
+            raise _unavailable(self._url, error) from error
+        try:
+            async with self.connection() as connection:
+                yield connection
+        finally:
+            self._searches.release()
 
     async def _give_back(self, connection: Connection) -> None:
         """Return a connection. What was done with it stands, even if it is lost by now: the pool drops such a one."""

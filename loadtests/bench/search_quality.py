@@ -228,20 +228,19 @@ class _Server:
         questions = [understood(one.asked, names) for one in conversation.questions]
         asked = await embedder.embed([one.text for one in questions], kind="query")
         found: dict[str, list[Rows]] = {f"server {mode}": [] for mode in _MODES}
-        async with self._database.connection() as connection:
-            for question, vector in zip(questions, asked, strict=True):
-                for mode in _MODES:
-                    sent = Question(
-                        text=question.text,
-                        vector=vector.tolist(),
-                        model=embedder.model.id,
-                        collections=["conversations"],
-                        names=sorted(question.names),
-                        limit=2 * max(_KS),
-                    )
-                    hits = (await search(connection, space, sent, mode=mode)).hits
-                    rows = [row_by_place[hit.record_id, hit.part] for hit in hits if hit.part >= 0]
-                    found[f"server {mode}"].append(rows[: max(_KS)])
+        for question, vector in zip(questions, asked, strict=True):
+            for mode in _MODES:
+                sent = Question(
+                    text=question.text,
+                    vector=vector.tolist(),
+                    model=embedder.model.id,
+                    collections=["conversations"],
+                    names=sorted(question.names),
+                    limit=2 * max(_KS),
+                )
+                hits = (await search(self._database.connection, space, sent, mode=mode)).hits
+                rows = [row_by_place[hit.record_id, hit.part] for hit in hits if hit.part >= 0]
+                found[f"server {mode}"].append(rows[: max(_KS)])
         return found
 
     async def _taken(self, hub: Hub) -> UUID:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from uuid import UUID, uuid4
@@ -200,8 +201,11 @@ async def _ask(
             nearest = {f"r{place}" for place in np.argsort(-(held[space] @ asked))[:10]}
             question = Question(text=data.text(5), vector=vector, model="m", conditions=conditions, limit=10)
 
+            def lend() -> AbstractAsyncContextManager[Connection]:
+                return nullcontext(connection)
+
             async def ours(space: UUID = space, question: Question = question) -> set[str]:
-                return {hit.record_id for hit in (await search(connection, space, question, mode=mode)).hits}
+                return {hit.record_id for hit in (await search(lend, space, question, mode=mode)).hits}
 
             async def bare(space: UUID = space, vector: str = str(vector)) -> set[str]:
                 return {row["record_id"] for row in await connection.fetch(_BARE, space, vector)}

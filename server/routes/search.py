@@ -8,6 +8,7 @@ request, and the others are taken.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -231,9 +232,8 @@ class SearchRoutes(Controller):
     ) -> SearchAnswer:
         """Find records by words, by meaning, or by both."""
         space_id = space_of(space)
-        async with rooms_of(state).meeting.database.connection() as connection:
-            await access.require_spaces(connection, caller.device, [space_id])
-            answer = await search.search(connection, space_id, _question_of(data), mode=data.mode)
+        lend = partial(access.searching, rooms_of(state).meeting.database, caller.device, space_id)
+        answer = await search.search(lend, space_id, _question_of(data), mode=data.mode)
         return SearchAnswer(
             hits=[
                 HitJson(

@@ -2,8 +2,8 @@
 
 The device brings the question's vector; the server has no model. What is folded is what is searched: where it is about
 to be folded (a device has just written), and where a hit has updates that are not, that is waited for, two seconds at
-the most. So what was acknowledged is found, and what was deleted is not, by a server that keeps up: it folds within
-milliseconds.
+the most, and without a connection. So what was acknowledged is found, and what was deleted is not, by a server that
+keeps up: it folds within milliseconds.
 
 `statement` is the SQL, `words` its half by words, `question` what is asked, `conditions` what may be asked of fields,
 `indexes` what a space gets once it is large.
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 from uuid import UUID
@@ -33,12 +34,16 @@ from server.search.statement import search_statement
 from server.search.words import EXACT_TEXTS_MAX
 from server.vectors import Model
 
-__all__ = ["Answer", "Condition", "Finder", "Hit", "Mode", "Question", "search"]
+__all__ = ["Answer", "Condition", "Finder", "Hit", "Lend", "Mode", "Question", "search"]
 
 Finder: TypeAlias = Literal["text", "meaning"]
+#: Lends a connection for one attempt, such as `server.access.searching` does.
+Lend: TypeAlias = Callable[[], AbstractAsyncContextManager[Connection]]
 
 _BEHIND_WAITED_S: Final = 2.0
-_BEHIND_AGAIN_S: Final = 0.02
+#: A fold takes milliseconds. What takes longer is asked for less and less often.
+_AGAIN_S_MIN: Final = 0.02
+_AGAIN_S_MAX: Final = 0.2
 #: So many updates are folded well within the wait; of more what is folded is searched at once.
 _SOON_UPDATES_MAX: Final = 2_000
 
@@ -99,10 +104,10 @@ class Answer:
     materialized: int
 
 
-async def search(connection: Connection, space: UUID, question: Question, *, mode: Mode) -> Answer:
+async def search(lend: Lend, space: UUID, question: Question, *, mode: Mode) -> Answer:
     """Answer a question in a space that exists. Where the space has no vectors at all, only words find.
 
-    Raises:
+    Raises, beside what ``lend`` does:
         ModelMismatch: the space has vectors, but none of this model and size.
         MalformedMessage: the question lacks what its mode needs, or a condition asks for what no field can be.
         TooLarge: past a limit, which it names.
@@ -111,12 +116,15 @@ async def search(connection: Connection, space: UUID, question: Question, *, mod
     if mode != "text":
         question = replace(question, vector=_unit(question.vector))
     deadline = asyncio.get_running_loop().time() + _BEHIND_WAITED_S
+    again_s = _AGAIN_S_MIN
     while True:
-        is_late = asyncio.get_running_loop().time() > deadline
-        answer, is_behind = await _found(connection, space, question, mode, is_late=is_late)
+        async with lend() as connection:
+            is_late = asyncio.get_running_loop().time() > deadline
+            answer, is_behind = await _found(connection, space, question, mode, is_late=is_late)
         if is_late or not is_behind:
             return answer
-        await asyncio.sleep(_BEHIND_AGAIN_S)
+        await asyncio.sleep(again_s)
+        again_s = min(2 * again_s, _AGAIN_S_MAX)
 
 
 async def _found(

@@ -10,6 +10,8 @@ length comes from inner products, since what is stored are whole numbers and a s
 
     |v + s (b + a)|² = v·v + s² (b·b + a·a) + 2 s (v·b + v·a) + 2 s² b·a
 
+Scales are multiplied as float8: of float4 the products of small ones end the statement ("underflow").
+
 A hit needs a text. A deleted record has none: texts go in the transaction that folds it so.
 """
 
@@ -111,7 +113,7 @@ def _by_comparing_all(question: Question, bind: Bind) -> list[str]:
     return [
         _query_vector(question, bind),
         f"""compared AS MATERIALIZED (
-    SELECT vectors.collection, vectors.record_id, vectors.part, scale,
+    SELECT vectors.collection, vectors.record_id, vectors.part, scale::float8 AS scale,
            vector::halfvec({len(question.vector)}) AS vector, 1 - ({distance}) AS cosine
     FROM vectors {vectors}
 )""",
@@ -148,8 +150,8 @@ def _beside(question: Question, mode: Mode, bind: Bind, *, is_small: bool) -> li
     if not is_small:
         dimensions = len(question.vector)
         held = f"""LEFT JOIN LATERAL (
-        SELECT scale, vector::halfvec({dimensions}) AS vector FROM vectors WHERE vectors.space_id = $1
-          AND vectors.collection = near.collection AND vectors.record_id = near.record_id
+        SELECT scale::float8 AS scale, vector::halfvec({dimensions}) AS vector FROM vectors
+        WHERE vectors.space_id = $1 AND vectors.collection = near.collection AND vectors.record_id = near.record_id
           AND vectors.part = near.part AND vectors.model = {bind(question.model)}
           AND vectors.dimensions = {dimensions} AND near.cosine IS NULL OFFSET 0
     ) AS held ON true"""

@@ -95,17 +95,30 @@ class Session:
     # -------------------------------------------------------------------------------------------- from the device
 
     async def receive(self, frame: bytes) -> list[bytes]:
-        """Handle a frame and return the answers to it; after a Failure `is_over` is set.
+        """Handle a frame and return the answers to it; after a Failure `is_over` is set."""
+        return await self.answer(await self.read(frame))
 
-        Call it for the frames in their order; it may be called for the next before it has returned for the last.
+    async def read(self, frame: bytes) -> wire.FromDevice | Exception:
+        """Return the message in a frame, or what is wrong with it. For one frame after another."""
+        try:
+            if not self._is_welcome and len(frame) > _HELLO_BYTES_MAX:
+                raise TooLarge("HELLO_BYTES_MAX", size=len(frame), allowed=_HELLO_BYTES_MAX)
+            return wire.decode_from_device(frame)
+        except Exception as error:  # noqa: BLE001 - it ends the session, in its turn
+            return error
+
+    async def answer(self, message: wire.FromDevice | Exception) -> list[bytes]:
+        """Handle what `read` returned and return the answers to it; after a Failure `is_over` is set.
+
+        Call it for the messages in their order; it may be called for the next before it has returned for the last.
         """
         try:
             async with self._in_order:
                 if self.is_over:
                     return []
-                if not self._is_welcome and len(frame) > _HELLO_BYTES_MAX:
-                    raise TooLarge("HELLO_BYTES_MAX", size=len(frame), allowed=_HELLO_BYTES_MAX)
-                answer = await self._begin(wire.decode_from_device(frame))
+                if isinstance(message, Exception):
+                    raise message
+                answer = await self._begin(message)
             if isinstance(answer, Awaitable):
                 answer = await answer
             return [] if answer is None else [wire.encode(answer)]

@@ -1,19 +1,24 @@
 """What a device asks beside sync: its vectors shared, those of others brought, a search. The messages: `crdt.requests`.
 
-A request that cannot be served is refused by itself, and ends nothing. Only who may not be here ends the session.
+A request that cannot be served is refused by itself, and ends nothing: neither its own fault does, nor a statement that
+Postgres gives up, nor a moment without Postgres. Only who may not be here ends the session.
 """
 
 from __future__ import annotations
 
 from array import array
+from functools import partial
 from typing import Final, TypeGuard
 from uuid import UUID
+
+import asyncpg
+import structlog
 
 from crdt import requests
 from crdt.vectors import BadVector
 from server import access, rows, search, vectors
 from server.database import Connection, Database, storable
-from server.errors import MalformedMessage, NotInSpace, ServerError
+from server.errors import MalformedMessage, NotInSpace, ServerError, Unauthorized, UnknownDevice
 from server.search import Condition, Question
 from server.session.feed import Feed, Pull
 from server.vectors import Placed, Vector
@@ -21,15 +26,30 @@ from server.vectors import Placed, Vector
 __all__ = ["forgotten", "next_vectors", "pull_of", "refused", "searched", "taken"]
 
 _FLOAT_BYTES: Final = 4
+#: After an error of ours a device asks again so late that a bug does not become a storm.
+_AGAIN_MS: Final = 10_000
+
+_log = structlog.get_logger(__name__)
 
 
 def refused(n: int, error: Exception) -> requests.Refused:
-    """Return the answer to a request that failed by its own fault. Raises the error if it is none of the request's."""
+    """Return the answer to a request that failed.
+
+    Raises the error if the device may not be here, or if nobody foresaw it: it ends the session. What Postgres gave up,
+    or did not take, goes into the server's log.
+    """
     match error:
+        case NotInSpace() | Unauthorized() | UnknownDevice():
+            raise error
         case BadVector():
             return requests.Refused(n, "bad_vector", str(error))
-        case ServerError() if not isinstance(error, NotInSpace):
+        case ServerError():
             return requests.Refused(n, error.code, error.message_for_device, error.retry_after_ms)
+        case asyncpg.PostgresError() | asyncpg.InterfaceError() | TimeoutError():
+            _log.error("a request failed in Postgres", exc_info=error)
+            return requests.Refused(
+                n, "internal", "an error of the server ended this request; ask again later", _AGAIN_MS
+            )
         case _:
             raise error
 
@@ -111,10 +131,8 @@ async def next_vectors(connection: Connection, feed: Feed, pull: Pull) -> reques
 
 async def searched(database: Database, device: UUID, feed: Feed, asked: requests.Search) -> requests.Found:
     """Answer a question. Raises as `server.search.search`, and `NotInSpace`."""
-    question = _question(asked)
-    async with database.connection() as connection:
-        await access.require_spaces(connection, device, [feed.space])
-        answer = await search.search(connection, feed.space, question, mode=asked.mode)
+    lend = partial(access.searching, database, device, feed.space)
+    answer = await search.search(lend, feed.space, _question(asked), mode=asked.mode)
     return requests.Found(
         asked.n,
         [

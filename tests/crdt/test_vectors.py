@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from client_sdk.embedding.vectors import dequantised, normalised, quantised
@@ -28,13 +28,42 @@ def test_what_a_device_makes_is_a_vector_and_comes_back_as_the_same_bytes(vector
     )
 
 
+@given(
+    dimensions=st.integers(1, VECTOR_DIMENSIONS_MAX),
+    shape=st.sampled_from(["normal", "heavy", "one large"]),
+    steps=st.integers(0, 127),
+    nudge=st.floats(-1e-3, 1e-3),
+    seed=st.integers(0, 1 << 32),
+)
+@example(
+    dimensions=VECTOR_DIMENSIONS_MAX, shape="one large", steps=1, nudge=1e-3, seed=0
+)  # the longest: 1.131
+@example(
+    dimensions=VECTOR_DIMENSIONS_MAX, shape="one large", steps=2, nudge=-1e-3, seed=0
+)  # the shortest: 0.884
+def test_rounding_never_takes_a_vector_of_length_1_for_none(
+    dimensions: int, shape: str, steps: int, nudge: float, seed: int
+) -> None:
+    chance = np.random.default_rng(seed)
+    if shape == "one large":  # and the others just beside the middle of two steps
+        vector = np.full(dimensions, steps + 0.5 + nudge)
+        vector[0] = 127
+    else:
+        vector = (
+            chance.standard_normal(dimensions) if shape == "normal" else chance.standard_cauchy(dimensions)
+        )
+    (data,) = quantised(normalised(vector[None].astype(np.float32)))
+    scale, components = unpacked_vector(data)
+    assert 0.88 < scale * math.hypot(*components) < 1.14
+
+
 @given(st.binary(max_size=600))
-def test_any_bytes_are_a_vector_of_length_1_at_most_or_refused(data: bytes) -> None:
+def test_any_bytes_are_a_vector_of_about_length_1_or_refused(data: bytes) -> None:
     try:
         scale, components = unpacked_vector(data)
     except BadVector:
         return
-    assert 0 < scale * math.hypot(*components) < 1.2
+    assert 0.8 < scale * math.hypot(*components) < 1.2
     assert packed_vector(scale, components) == data
 
 
@@ -48,6 +77,8 @@ def test_any_bytes_are_a_vector_of_length_1_at_most_or_refused(data: bytes) -> N
         (0.1, b"\x00\x00"),
         (0.1, b""),
         (0.1, b"\x7f"),
+        (1e-30, b"\x7f"),
+        (1e-45, b"\x7f" * 384),
         (1e-4, b"\x01" * (VECTOR_DIMENSIONS_MAX + 1)),
     ],
 )

@@ -84,7 +84,7 @@ async def tried_by_http(raw: Running, stranger: Device, space: str) -> list[Any]
             {"text": SECRET, "mode": "text"},
             {"text": SECRET, "vector": [1, 2], "model": "small"},
             {"vector": [1, 2, 3], "model": "no such", "mode": "meaning"},
-            {"text": SECRET, "mode": "text", "collections": ["notes"], "limit": -1},
+            {"text": SECRET, "mode": "text", "collections": ["notes"], "limit": 1},
         ):
             answers.append(told(await raw.http.post(route, json=question, headers=headers)))
     return answers

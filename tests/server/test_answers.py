@@ -6,12 +6,18 @@ import asyncio
 from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
 
 from crdt import requests, wire
 from crdt.limits import PUSH_VECTORS_MAX
 from crdt.vectors import packed_vector
+from server import vectors
+from server.database import Connection
+from server.errors import DatabaseUnavailable, NotInSpace, Unauthorized, UnknownDevice
 from server.session import Meeting, Session
-from tests.server.people import Device, creation, enrolled, hello, received
+from tests.server.people import Device, creation, edits, enrolled, eventually, hello, received
 
 __all__: list[str] = []
 
@@ -34,8 +40,8 @@ def vector(record: str, *steps: int, part: int = -1) -> requests.PartVector:
     return requests.PartVector("notes", record, part, b"h", packed_vector(scale, list(steps)))
 
 
-def push(device: Device, n: int, *vectors: requests.PartVector, model: str = "small") -> requests.PushVectors:
-    return requests.PushVectors(str(device.space), n, model, list(vectors))
+def push(device: Device, n: int, *sent: requests.PartVector, model: str = "small") -> requests.PushVectors:
+    return requests.PushVectors(str(device.space), n, model, list(sent))
 
 
 def pull(device: Device, n: int, after: int, model: str = "small") -> requests.PullVectors:
@@ -156,6 +162,81 @@ async def test_what_cannot_be_served_is_refused_by_itself(meeting: Meeting) -> N
         assert "small" in mismatch.message
         assert await received(session, wire.Verify(space, 0)) == []  # and sync goes on
         assert not session.is_over
+
+
+async def test_a_request_that_fails_in_postgres_is_refused_by_itself_and_may_be_asked_again(
+    meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = await enrolled(meeting.database)
+
+    async def fails(statement: str, connection: Connection, *args: object) -> None:
+        await connection.execute("SET LOCAL statement_timeout = '20ms'; SET LOCAL lock_timeout = '20ms'")
+        await connection.execute(statement)
+
+    async with session_of(meeting, device) as session, meeting.database.connection() as other:
+        async with other.transaction():
+            await other.execute("LOCK TABLE models")
+            for statement in ("SELECT pg_sleep(10)", "LOCK TABLE models", "SELECT 1 / 0"):
+                monkeypatch.setattr(vectors, "put", partial(fails, statement))
+                assert await answered(session, push(device, 1, vector("a", 1))) == requests.Refused(
+                    1, "internal", "an error of the server ended this request; ask again later", 10_000
+                )
+        ack = await answered(session, device.push(1, edits(device.client, 1)))
+        assert isinstance(ack, wire.Ack), "and sync goes on"
+
+
+async def test_a_moment_without_postgres_is_a_refusal_and_a_device_put_out_ends_its_session(
+    meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = await enrolled(meeting.database)
+
+    async def fails(error: Exception, *args: object) -> None:
+        raise error
+
+    away = DatabaseUnavailable(address="db:5432", problem="away", action="start it")
+    monkeypatch.setattr(vectors, "put", partial(fails, away))
+    async with session_of(meeting, device) as session:
+        assert await answered(session, push(device, 1, vector("a", 1))) == requests.Refused(
+            1, "database_unavailable", "the server cannot do this now; try again later", 1_000
+        )
+        assert not session.is_over
+    for error in (NotInSpace(), Unauthorized(), UnknownDevice()):
+        monkeypatch.setattr(vectors, "put", partial(fails, error))
+        async with session_of(meeting, device) as session:
+            assert isinstance(await answered(session, push(device, 1, vector("a", 1))), wire.Failure)
+            assert session.is_over
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+async def test_a_push_finds_a_connection_however_many_searches_wait_for_the_fold_or_run(
+    meeting: Meeting, is_running: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, other = await enrolled(meeting.database), await enrolled(meeting.database)
+    running = 0
+
+    async def runs(*args: object, **options: object) -> None:
+        nonlocal running
+        running += 1
+        await asyncio.Event().wait()
+
+    if is_running:
+        monkeypatch.setattr("server.search._found", runs)
+    monkeypatch.setattr("server.search._BEHIND_WAITED_S", 60)
+    async with session_of(meeting, device) as session, session_of(meeting, other) as bystander:
+        await answered(session, device.push(1, edits(device.client, 1)))  # and nobody folds here
+        searches = [
+            asyncio.create_task(received(session, requests.Search(str(device.space), n, "text", "tea")))
+            for n in range(24)
+        ]
+        async with asyncio.timeout(5):
+            await eventually(lambda: running == 4 or not is_running)
+            ack = await answered(bystander, other.push(1, edits(other.client, 1)))
+        assert isinstance(ack, wire.Ack)
+        assert not any(search.done() for search in searches)
+        assert running == (4 if is_running else 0), "half of the pool"
+        for search in searches:
+            search.cancel()
+        await asyncio.gather(*searches, return_exceptions=True)
 
 
 async def test_what_is_past_a_limit_is_no_message(meeting: Meeting) -> None:

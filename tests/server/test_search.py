@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -65,8 +66,7 @@ async def fold(
 
 
 async def ask(database: Database, device: Device, mode: Mode = "text", **question: Any) -> Answer:
-    async with database.connection() as connection:
-        return await search(connection, device.space, Question(**question), mode=mode)
+    return await search(database.connection, device.space, Question(**question), mode=mode)
 
 
 def records(answer: Answer) -> list[str]:
@@ -274,7 +274,7 @@ async def test_a_connection_comes_back_as_it_was_lent(database: Database) -> Non
     before = [await database.pool.fetchval(f"SHOW {name}") for name in names]
     async with database.connection() as connection:
         pid = await connection.fetchval("SELECT pg_backend_pid()")
-        await search(connection, device.space, Question(text="bike"), mode="text")
+        await search(lambda: nullcontext(connection), device.space, Question(text="bike"), mode="text")
         assert await connection.fetchval("SHOW enable_seqscan") == "off"
     assert await database.pool.fetchval("SELECT pg_backend_pid()") == pid, "the pool lends the last one first"
     assert [await database.pool.fetchval(f"SHOW {name}") for name in names] == before

@@ -66,13 +66,11 @@ class Searched(Space):
         return sorted((one.vector.record_id, one.vector.part) for one in held)
 
     async def found(self) -> list[tuple[str, int]]:
-        async with self.database.connection() as connection:
-            answers: list[Answer] = [
-                await search(
-                    connection, self.id, Question(text="bike", vector=[1.0, 2.0], model="small"), mode=mode
-                )
-                for mode in ("meaning", "hybrid")
-            ]
+        question = Question(text="bike", vector=[1.0, 2.0], model="small")
+        answers: list[Answer] = [
+            await search(self.database.connection, self.id, question, mode=mode)
+            for mode in ("meaning", "hybrid")
+        ]
         one, other = (sorted((hit.record_id, hit.part) for hit in answer.hits) for answer in answers)
         assert one == other
         return one

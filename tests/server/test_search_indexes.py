@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import asyncpg
 import numpy as np
@@ -106,12 +107,12 @@ async def test_searches_of_a_large_space_go_through_its_index_and_find_what_exac
         await connection.execute("SET enable_sort = off")  # see `plan_of`
         for asked in made[:20]:
             question = Question(vector=asked.tolist(), model="it's")
-            answer = await search(connection, device.space, question, mode="meaning")
+            answer = await search(lambda: nullcontext(connection), device.space, question, mode="meaning")
             nearest = {f"r{n}" for n in np.argsort(-(made @ asked))[:10]}
             found += len(nearest & {hit.record_id for hit in answer.hits})
         # few meet the condition: the index is gone through until enough do
         few = Question(vector=made[0].tolist(), model="it's", conditions=[Condition("n", below=60)])
-        answer = await search(connection, device.space, few, mode="meaning")
+        answer = await search(lambda: nullcontext(connection), device.space, few, mode="meaning")
         assert {hit.record_id for hit in answer.hits} <= {f"r{n}" for n in range(60)}
         assert len(answer.hits) == 10
         await connection.execute("RESET enable_sort")

@@ -175,3 +175,22 @@ async def test_a_vector_whose_part_has_no_text_is_never_shown(database: Database
     for mode in ("meaning", "hybrid"):
         answer = await ask(database, device, mode, text="hello", vector=[1.0, 2.0], model="small")
         assert [(hit.record_id, hit.part) for hit in answer.hits] == [("talk", 0)]
+
+
+@pytest.mark.parametrize("is_small", [True, False])
+async def test_no_vector_that_is_stored_ends_a_search(
+    database: Database, is_small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is taken in is checked; what a release before took in may have any scale that float4 holds."""
+    if not is_small:
+        monkeypatch.setattr("server.search._SMALL_MAX", 0)
+    device = await enrolled(database)
+    await fold(database, device, {"talk": ["Anna: bike", "Ben: tea", "Anna: sea"]})
+    await put(database, device, *(vector("talk", 100, 100, part=part) for part in range(3)))
+    for scale in (1e-45, 1e-30, 3e38):
+        async with database.connection() as connection:
+            await connection.execute("UPDATE vectors SET scale = $1 WHERE part > 0", scale)
+        for asked in ([1.0, 2.0], [1.0, 1e-42], [1.0, 5e-324]):
+            for mode in ("meaning", "hybrid"):
+                answer = await ask(database, device, mode, text="bike", vector=asked, model="small")
+                assert ("talk", 0) in places(answer.hits)
