@@ -20,12 +20,15 @@ from typing import Final
 
 from crdt.limits import VECTOR_DIMENSIONS_MAX
 
-__all__ = ["SCALE_BYTES", "BadVector", "packed_vector", "unpacked_vector"]
+__all__ = ["SCALE_BYTES", "BadVector", "check_vector", "packed_vector", "unpacked_vector"]
 
 SCALE_BYTES: Final = 4
 #: What is longer would win every comparison, and what is shorter lose it, or underflow.
 _LENGTH_MIN: Final = 0.85
 _LENGTH_MAX: Final = 1.15
+
+#: By byte. Looked up, which takes a third of the time of multiplying: 10 µs for 384 dimensions.
+_SQUARES: Final = tuple((byte - 256 if byte > 127 else byte) ** 2 for byte in range(256))
 
 _scale: Final = Struct("<f")
 
@@ -34,8 +37,8 @@ class BadVector(ValueError):
     """These bytes are no vector that had length 1 before it was rounded: embed the text again."""
 
 
-def unpacked_vector(data: bytes) -> tuple[float, list[int]]:
-    """Return the scale and the components.
+def check_vector(data: bytes) -> float:
+    """Return the scale of what is a vector.
 
     Raises:
         BadVector: too few bytes or too many, a scale that is no positive number, or a length that rounding a vector
@@ -46,16 +49,20 @@ def unpacked_vector(data: bytes) -> tuple[float, list[int]]:
         raise BadVector(
             f"a vector has {SCALE_BYTES} bytes and 1 to {VECTOR_DIMENSIONS_MAX:,} more, not {len(data):,}"
         )
-    (scale,) = _scale.unpack_from(data)
-    components = array("b", data[SCALE_BYTES:]).tolist()
-    length = scale * math.sqrt(sum(step * step for step in components))
+    scale: float = _scale.unpack_from(data)[0]
+    length = scale * math.sqrt(sum(map(_SQUARES.__getitem__, data[SCALE_BYTES:])))
     if not (scale > 0 and _LENGTH_MIN <= length <= _LENGTH_MAX):  # NaN is neither
         raise BadVector(
             f"a vector has a positive scale, and a length of {_LENGTH_MIN} to {_LENGTH_MAX}: that of a rounded 1"
         )
-    return scale, components
+    return scale
 
 
-def packed_vector(scale: float, components: list[int]) -> bytes:
-    """Return the bytes, the same ones that `unpacked_vector` was given."""
+def unpacked_vector(data: bytes) -> tuple[float, list[int]]:
+    """Return the scale and the components. Raises as `check_vector`."""
+    return check_vector(data), array("b", data[SCALE_BYTES:]).tolist()
+
+
+def packed_vector(scale: float, components: list[int] | bytes) -> bytes:
+    """Return the bytes, the same ones that `unpacked_vector` was given. Components are numbers, or signed bytes."""
     return _scale.pack(scale) + array("b", components).tobytes()

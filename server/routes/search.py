@@ -8,6 +8,7 @@ request, and the others are taken.
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Any
 
@@ -23,10 +24,10 @@ from crdt.vectors import BadVector
 from server import access, search, vectors
 from server.access import Caller
 from server.database import Connection, storable
-from server.errors import MalformedMessage, TooLarge
+from server.errors import MalformedMessage
 from server.routes.common import Body, bytes_of, caller_of, rooms_of, space_of, text_of
 from server.search import Condition, Finder, Mode, Question
-from server.vectors import Placed, Vector
+from server.vectors import SLICE_VECTORS, Placed, Vector
 
 __all__ = [
     "ConditionJson",
@@ -155,11 +156,12 @@ class SearchRoutes(Controller):
         database = rooms_of(state).meeting.database
         async with database.connection() as connection:
             await access.require_spaces(connection, caller.device, [space_id])
-        if len(data.vectors) > PUSH_VECTORS_MAX:
-            raise TooLarge("PUSH_VECTORS_MAX", size=len(data.vectors), allowed=PUSH_VECTORS_MAX)
+        vectors.check_size([len(sent.vector) * 3 // 4 for sent in data.vectors])
         taken: list[Vector] = []
         refused: list[RefusedVector] = []
         for place, sent in enumerate(data.vectors):
+            if place % SLICE_VECTORS == 0:
+                await asyncio.sleep(0)
             try:
                 taken.append(_vector_of(sent))
             except MalformedMessage as error:

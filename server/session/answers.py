@@ -6,6 +6,7 @@ Postgres gives up, nor a moment without Postgres. Only who may not be here ends 
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 from functools import partial
 from typing import Final, TypeGuard
@@ -21,7 +22,7 @@ from server.database import Connection, Database, storable
 from server.errors import MalformedMessage, NotInSpace, ServerError, Unauthorized, UnknownDevice
 from server.search import Condition, Question
 from server.session.feed import Feed, Pull
-from server.vectors import Placed, Vector
+from server.vectors import SLICE_VECTORS, Placed, Vector
 
 __all__ = ["forgotten", "next_vectors", "pull_of", "refused", "searched", "taken"]
 
@@ -63,10 +64,14 @@ async def taken(
         NotInSpace: it may not.
         BadVector, MalformedMessage, ModelMismatch, TooLarge: none is stored.
     """
-    sent = [
-        vectors.checked(Vector(one.collection, one.record, one.part, push.model, one.hash, one.vector))
-        for one in push.vectors
-    ]
+    vectors.check_size([len(one.vector) for one in push.vectors])
+    sent = []
+    for place, one in enumerate(push.vectors):
+        if place % SLICE_VECTORS == 0:
+            await asyncio.sleep(0)
+        sent.append(
+            vectors.checked(Vector(one.collection, one.record, one.part, push.model, one.hash, one.vector))
+        )
 
     async def store(connection: Connection) -> tuple[Placed, int]:
         await access.require_spaces(connection, device, [feed.space])

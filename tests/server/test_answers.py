@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,8 +12,8 @@ from functools import partial
 import pytest
 
 from crdt import requests, wire
-from crdt.limits import PUSH_VECTORS_MAX
-from crdt.vectors import packed_vector
+from crdt.limits import PUSH_VECTORS_MAX, VECTOR_DIMENSIONS_MAX, VECTORS_PAGE_BYTES_TARGET
+from crdt.vectors import SCALE_BYTES, packed_vector
 from server import vectors
 from server.database import Connection
 from server.errors import DatabaseUnavailable, NotInSpace, Unauthorized, UnknownDevice
@@ -95,6 +96,59 @@ async def test_what_is_there_already_comes_at_once_in_pages(meeting: Meeting) ->
         assert await brought(session) == requests.Vectors(
             4, PUSH_VECTORS_MAX + 1, 0, PUSH_VECTORS_MAX + 1, [vector("last", 1, 1)]
         )
+
+
+def made(dimensions: int, bytes_target: int = VECTORS_PAGE_BYTES_TARGET) -> list[requests.PartVector]:
+    """As many as one push may have."""
+    count = min(PUSH_VECTORS_MAX, -(-bytes_target // (SCALE_BYTES + dimensions)))
+    steps = [(-1) ** n * (n % 100 + 1) for n in range(dimensions)]
+    return [vector(f"r{n:03}", *steps) for n in range(count)]
+
+
+async def test_a_page_and_a_push_are_bounded_in_bytes(meeting: Meeting) -> None:
+    device = await enrolled(meeting.database)
+    page = made(VECTOR_DIMENSIONS_MAX)
+    assert len(page) == 66
+    async with session_of(meeting, device) as session:
+        refused = await answered(session, push(device, 1, *made(VECTOR_DIMENSIONS_MAX, 300_000)))
+        assert isinstance(refused, requests.Refused)
+        assert refused.code == "too_large"
+        assert "VECTORS_PAGE_BYTES_TARGET" in refused.message
+        await answered(session, push(device, 2, *page))
+        last = vector("s", *([1] * VECTOR_DIMENSIONS_MAX))
+        await answered(session, push(device, 3, last))
+        await received(session, pull(device, 4, 0))
+        assert await brought(session) == requests.Vectors(4, 66, 0, 67, page)
+        await received(session, pull(device, 5, 66))
+        assert await brought(session) == requests.Vectors(5, 67, 0, 67, [last])
+
+
+@pytest.mark.parametrize("dimensions", [384, VECTOR_DIMENSIONS_MAX])
+async def test_vectors_of_one_device_never_hold_up_the_others_for_long(
+    meeting: Meeting, dimensions: int
+) -> None:
+    """The longest that the loop is held: 5 ms, where all of a push were made ready in one go it was 80."""
+    device = await enrolled(meeting.database)
+    frame = wire.encode(push(device, 1, *made(dimensions)))
+    held: list[float] = []
+
+    async def beat() -> None:
+        last = time.perf_counter()
+        while True:
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            held[-1] = max(held[-1], now - last)
+            last = now
+
+    async with session_of(meeting, device) as session:
+        beating = asyncio.create_task(beat())
+        for _ in range(5):  # somebody else may have the processor: the best of some
+            held.append(0)
+            await session.receive(frame)
+            await received(session, pull(device, 2, 0))
+            assert (await brought(session)).vectors
+        beating.cancel()
+    assert min(held) < 0.02
 
 
 async def test_vectors_of_another_model_are_not_brought_and_not_gone_through_again(meeting: Meeting) -> None:
