@@ -32,8 +32,9 @@ from client_sdk.sync.errors import NotConnected, ServerBusy, ServerMisbehaved, T
 from client_sdk.sync.requests import Requests
 from crdt import requests
 from crdt.errors import FrameTooLarge
-from crdt.limits import PUSH_VECTORS_MAX
+from crdt.limits import PUSH_VECTORS_MAX, VECTORS_PAGE_BYTES_TARGET
 from crdt.requests import PartVector
+from crdt.vectors import SCALE_BYTES
 
 if TYPE_CHECKING:
     from client_sdk.embedding.embedder import Model
@@ -158,13 +159,13 @@ class Exchange:
         for name, table in self._meaning.tables.items():
             for field in shared.fields_of(table):
                 after = (-1, -2)
-                while some := await self._unshared(name, model, field, after=after, limit=PUSH_VECTORS_MAX):
+                while some := await self._unshared(name, model, field, after=after, limit=_at_once(model)):
                     await self._send(name, model, some)
                     after = (some[-1].doc, some[-1].position)
 
     async def _push_of(self, name: str, docs: Sequence[int], model: Model) -> None:
         for field in shared.fields_of(self._meaning.tables[name]):
-            while some := await self._unshared(name, model, field, docs=docs, limit=PUSH_VECTORS_MAX):
+            while some := await self._unshared(name, model, field, docs=docs, limit=_at_once(model)):
                 await self._send(name, model, some)
 
     async def _make_good(self, model: Model) -> None:
@@ -317,3 +318,8 @@ def _keep_place(connection: Connection, place: Place) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO pjais_meta(name, value) VALUES (?, ?)", (_NAME, msgspec.msgpack.encode(place))
     )
+
+
+def _at_once(model: Model) -> int:
+    """Return how many vectors of a model one push may hold."""
+    return min(PUSH_VECTORS_MAX, max(1, VECTORS_PAGE_BYTES_TARGET // (SCALE_BYTES + model.dimensions)))

@@ -7,6 +7,7 @@ from typing import Any
 
 import client_sdk
 from client_sdk import Client, Record
+from client_sdk.embedding import HashingEmbedder
 from client_sdk.opening import Opening
 from tests.client_sdk.device import KEY
 from tests.client_sdk.meaning.embedders import Counted
@@ -81,6 +82,21 @@ async def test_what_was_made_offline_is_shared_once_there_is_a_space(
         return seen[-1] == 700  # a text that says nothing has no direction to share
 
     await eventually(are_all_there, what=lambda: seen)
+
+
+async def test_vectors_of_a_large_model_are_shared_in_pushes_that_the_server_takes(
+    server: LiveServer, opens: Opens, shared_url: str
+) -> None:
+    first = await opens("a", embedder=HashingEmbedder(dimensions=3_072))
+    await first.register(server.url)
+    await first.collection(Note).insert_many([Note(title=f"the title of number {n}") for n in range(200)])
+    await first.embedded(20)
+    await first.connect()
+
+    async def are_all_there() -> bool:
+        return await count(shared_url, first) == 200
+
+    await eventually(are_all_there)
 
 
 async def test_vectors_of_a_collection_that_keeps_them_home_are_at_no_server(
