@@ -26,6 +26,7 @@ __all__ = [
     "PUSH_VECTORS_MAX",
     "RECORD_ID_BYTES_MAX",
     "REQUESTS_IN_FLIGHT",
+    "SEARCH_CHARACTERS_MAX",
     "SEARCH_COLLECTIONS_MAX",
     "SEARCH_CONDITIONS_MAX",
     "SEARCH_HITS_MAX",
@@ -108,4 +109,5 @@ SEARCH_HITS_MAX: Final = 100
 SEARCH_CONDITIONS_MAX: Final = 16
 SEARCH_VALUES_MAX: Final = 1_000  # that one condition allows a field
 SEARCH_COLLECTIONS_MAX: Final = 64
+SEARCH_CHARACTERS_MAX: Final = 512 * 1024  # of all its texts together: 16 conditions of 1,000 ids each
 SEARCH_NAMES_MAX: Final = 64  # people whom one question names; each is compared with who said what was found
