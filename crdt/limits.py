@@ -12,7 +12,9 @@ __all__ = [
     "CLOCK_DRIFT_MS_MAX",
     "COLLECTION_NAME_BYTES_MAX",
     "COMPRESS_FROM_BYTES",
+    "DECODED_AT_ONCE_BYTES_MAX",
     "DECOMPRESSED_BYTES_MAX",
+    "DEVICE_MESSAGE_BYTES_MAX",
     "DOCUMENT_BYTES_MAX",
     "FRAME_BYTES_MAX",
     "INVITATION_LIFETIME_S",
@@ -26,6 +28,7 @@ __all__ = [
     "PUSH_VECTORS_MAX",
     "RECORD_ID_BYTES_MAX",
     "REQUESTS_IN_FLIGHT",
+    "SEARCH_CHARACTERS_MAX",
     "SEARCH_COLLECTIONS_MAX",
     "SEARCH_CONDITIONS_MAX",
     "SEARCH_HITS_MAX",
@@ -66,6 +69,11 @@ COLLECTION_NAME_BYTES_MAX: Final = 63  # also a table's name, and Postgres' iden
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 # What a frame may decompress to; read from its header and enforced while decompressing.
 DECOMPRESSED_BYTES_MAX: Final = 64 * 1024 * 1024
+# The same of a device's messages: a push ends with the edit that reaches its target, and names take 0.5 MiB. The
+# interpreter's lock is held while a message is decoded, in a thread too: of 64 MiB made up for it, 0.45 s.
+DEVICE_MESSAGE_BYTES_MAX: Final = 6 * 1024 * 1024
+# A larger message is decoded in a thread, which leaves the event loop what decompressing takes.
+DECODED_AT_ONCE_BYTES_MAX: Final = 192 * 1024
 # Below this, zstd's header and call cost more than they save.
 COMPRESS_FROM_BYTES: Final = 512
 
@@ -108,4 +116,5 @@ SEARCH_HITS_MAX: Final = 100
 SEARCH_CONDITIONS_MAX: Final = 16
 SEARCH_VALUES_MAX: Final = 1_000  # that one condition allows a field
 SEARCH_COLLECTIONS_MAX: Final = 64
+SEARCH_CHARACTERS_MAX: Final = 512 * 1024  # of all its texts together: 16 conditions of 1,000 ids each
 SEARCH_NAMES_MAX: Final = 64  # people whom one question names; each is compared with who said what was found

@@ -11,7 +11,8 @@ byte      body
 
 A message is a MessagePack array whose first element is its number (the tag of its class below). Elements that a newer
 side appends are ignored by an older one; elements that it lacks take their defaults. Before anything is
-decompressed the declared size is compared with ``DECOMPRESSED_BYTES_MAX``, and the stream is bounded by it once more.
+decompressed the declared size is compared with ``DECOMPRESSED_BYTES_MAX`` (``DEVICE_MESSAGE_BYTES_MAX`` for what a
+device sends), and the stream is bounded by it once more.
 
 A session
 ---------
@@ -45,12 +46,19 @@ accepted). Whether numbers and names are plausible is for the side that uses the
 from __future__ import annotations
 
 import sys
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 from crdt.errors import FrameTooLarge, MalformedFrame, ProtocolMismatch
-from crdt.limits import COMPRESS_FROM_BYTES, DECOMPRESSED_BYTES_MAX, FRAME_BYTES_MAX
+from crdt.limits import (
+    COMPRESS_FROM_BYTES,
+    DECOMPRESSED_BYTES_MAX,
+    DEVICE_MESSAGE_BYTES_MAX,
+    FRAME_BYTES_MAX,
+    PUSH_EDITS_MAX,
+)
 from crdt.requests import Answer, Request
 
 if sys.version_info >= (3, 14):  # pragma: no cover
@@ -80,6 +88,7 @@ __all__ = [
     "Verify",
     "Welcome",
     "check_protocol",
+    "declared_size",
     "decode_from_device",
     "decode_from_server",
     "encode",
@@ -166,13 +175,16 @@ class Hello(_Part, frozen=True, tag=1):
 
 
 class Push(_Part, frozen=True, tag=2):
-    """Device → server: updates number ``first``, ``first`` + 1, … of ``incarnation``, all written under ``client``."""
+    """Device → server: updates number ``first``, ``first`` + 1, … of ``incarnation``, all written under ``client``.
+
+    More than ``PUSH_EDITS_MAX`` are refused by that name; far more are no message, and cost nothing.
+    """
 
     space: str
     incarnation: int
     client: int
     first: int
-    edits: list[Edit]
+    edits: Annotated[list[Edit], Meta(max_length=2 * PUSH_EDITS_MAX)]
 
 
 class Received(_Part, frozen=True, tag=3):
@@ -283,14 +295,29 @@ def decode_from_device(frame: bytes) -> FromDevice:
         FrameTooLarge: the frame, or what it decompresses to, is past its limit.
         MalformedFrame: it is not a message of a device.
     """
-    message: FromDevice = _decode(_device_decoder, frame)
+    message: FromDevice = _decode(
+        _device_decoder, frame, "DEVICE_MESSAGE_BYTES_MAX", DEVICE_MESSAGE_BYTES_MAX
+    )
     return message
 
 
 def decode_from_server(frame: bytes) -> FromServer:
     """Return the server's message in a frame. Raises as `decode_from_device`."""
-    message: FromServer = _decode(_server_decoder, frame)
+    message: FromServer = _decode(_server_decoder, frame, "DECOMPRESSED_BYTES_MAX", DECOMPRESSED_BYTES_MAX)
     return message
+
+
+def declared_size(frame: bytes) -> int:
+    """Return how many bytes a frame's message has, as far as it declares that: 0 where it is none.
+
+    Whoever decodes on an event loop asks first: a frame of 2 KB may stand for 64 MB.
+    """
+    if frame[:1] != b"\x01":
+        return len(frame)
+    try:
+        return zstd.get_frame_info(memoryview(frame)[1:]).decompressed_size or 0
+    except zstd.ZstdError:
+        return 0
 
 
 def check_protocol(theirs: int) -> None:
@@ -299,21 +326,23 @@ def check_protocol(theirs: int) -> None:
         raise ProtocolMismatch(ours=PROTOCOL, theirs=theirs)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[Any], frame: bytes) -> Any:
-    body = _body(frame)
+def _decode(decoder: msgspec.msgpack.Decoder[Any], frame: bytes, limit: str, allowed: int) -> Any:
+    body = _body(frame, limit, allowed)
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise MalformedFrame(f"not a message of protocol {PROTOCOL}: {error}") from error
 
 
-def _body(frame: bytes) -> bytes | memoryview:
+def _body(frame: bytes, limit: str, allowed: int) -> bytes | memoryview:
     if len(frame) > FRAME_BYTES_MAX:
         raise FrameTooLarge(limit="FRAME_BYTES_MAX", size=len(frame), allowed=FRAME_BYTES_MAX)
     if not frame:
         raise MalformedFrame("an empty frame")
     encoding, body = frame[0], memoryview(frame)[1:]
     if encoding == _RAW:
+        if len(body) > allowed:
+            raise FrameTooLarge(limit=limit, size=len(body), allowed=allowed)
         return body
     if encoding != _ZSTD:
         raise MalformedFrame(f"encoding {encoding} is neither raw (0) nor zstd (1)")
@@ -321,8 +350,8 @@ def _body(frame: bytes) -> bytes | memoryview:
         declared = zstd.get_frame_info(body).decompressed_size
         if declared is None:
             raise MalformedFrame("a compressed frame must declare its size")
-        if declared > DECOMPRESSED_BYTES_MAX:
-            raise FrameTooLarge(limit="DECOMPRESSED_BYTES_MAX", size=declared, allowed=DECOMPRESSED_BYTES_MAX)
+        if declared > allowed:
+            raise FrameTooLarge(limit=limit, size=declared, allowed=allowed)
         stream = zstd.ZstdDecompressor()
         plain = stream.decompress(body, max_length=declared + 1)
     except zstd.ZstdError as error:

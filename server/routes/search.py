@@ -262,10 +262,10 @@ def _vector_of(sent: VectorJson) -> Vector:
 
 def _question_of(data: Search) -> Question:
     return Question(
-        text=storable(data.text),
+        text=data.text,
         vector=data.vector,
-        model=storable(data.model),
-        collections=[storable(name) for name in data.collections],
+        model=data.model,
+        collections=data.collections,
         conditions=[
             Condition(
                 one.field,
@@ -278,6 +278,6 @@ def _question_of(data: Search) -> Question:
             )
             for one in data.filter
         ],
-        names=[storable(name) for name in data.names],
+        names=data.names,
         limit=data.limit,
     )

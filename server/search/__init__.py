@@ -12,31 +12,23 @@ keeps up: it folds within milliseconds.
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 from uuid import UUID
 
-from crdt.limits import (
-    SEARCH_CONDITIONS_MAX,
-    SEARCH_HITS_MAX,
-    SEARCH_NAMES_MAX,
-    SEARCH_TEXT_BYTES_MAX,
-    VECTOR_DIMENSIONS_MAX,
-)
+from crdt.requests import Finder, Mode
 from server.database import Connection
-from server.errors import MalformedMessage, ModelMismatch, TooLarge
+from server.errors import ModelMismatch
 from server.search.conditions import Condition
-from server.search.question import CANDIDATES, Mode, Question
+from server.search.question import CANDIDATES, Question, checked
 from server.search.statement import search_statement
 from server.search.words import EXACT_TEXTS_MAX
 from server.vectors import Model
 
 __all__ = ["Answer", "Condition", "Finder", "Hit", "Lend", "Mode", "Question", "search"]
 
-Finder: TypeAlias = Literal["text", "meaning"]
 #: Lends a connection for one attempt, such as `server.access.searching` does.
 Lend: TypeAlias = Callable[[], AbstractAsyncContextManager[Connection]]
 
@@ -112,9 +104,7 @@ async def search(lend: Lend, space: UUID, question: Question, *, mode: Mode) -> 
         MalformedMessage: the question lacks what its mode needs, or a condition asks for what no field can be.
         TooLarge: past a limit, which it names.
     """
-    _check(question, mode)
-    if mode != "text":
-        question = replace(question, vector=_unit(question.vector))
+    question = checked(question, mode)
     deadline = asyncio.get_running_loop().time() + _BEHIND_WAITED_S
     again_s = _AGAIN_S_MIN
     while True:
@@ -163,32 +153,6 @@ async def _found(
         for row in found
     ]
     return Answer(hits, head, materialized), any(row["is_behind"] for row in found)
-
-
-def _check(question: Question, mode: Mode) -> None:
-    for limit, size, allowed in (
-        ("SEARCH_TEXT_BYTES_MAX", len(question.text.encode(errors="replace")), SEARCH_TEXT_BYTES_MAX),
-        ("VECTOR_DIMENSIONS_MAX", len(question.vector), VECTOR_DIMENSIONS_MAX),
-        ("SEARCH_HITS_MAX", question.limit, SEARCH_HITS_MAX),
-        ("SEARCH_CONDITIONS_MAX", len(question.conditions), SEARCH_CONDITIONS_MAX),
-        ("SEARCH_NAMES_MAX", len(question.names), SEARCH_NAMES_MAX),
-    ):
-        if size > allowed:
-            raise TooLarge(limit, size=size, allowed=allowed)
-    if question.limit < 1:
-        raise MalformedMessage(f"limit is a number from 1 to {SEARCH_HITS_MAX}")
-    if mode != "meaning" and not question.text:
-        raise MalformedMessage(f"a search by {mode} takes a text")
-    if mode != "text" and not (question.vector and question.model):
-        raise MalformedMessage(f"a search by {mode} takes the question's vector and the model that made it")
-
-
-def _unit(vector: Sequence[float]) -> list[float]:
-    """Return the vector at length 1: float16 ends at 65,504."""
-    length = math.hypot(*vector)
-    if not 0 < length < math.inf:
-        raise MalformedMessage("the question's vector has finite components, and a direction")
-    return [component / length for component in vector]
 
 
 def _found_by(*, is_text: bool, is_meaning: bool, has_words: bool) -> tuple[Finder, ...]:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from crdt.limits import KEY_BYTES_MAX, SEARCH_VALUES_MAX, VALUE_DEPTH_MAX
+from crdt.limits import KEY_BYTES_MAX, VALUE_DEPTH_MAX
 from server.errors import MalformedMessage
 
 __all__ = ["Bind", "Bound", "Condition", "condition_sql"]
@@ -72,8 +72,6 @@ def condition_sql(condition: Condition, bind: Bind) -> str:
 
 
 def _one_of(value: str, values: Sequence[Any], bind: Bind) -> str:
-    if len(values) > SEARCH_VALUES_MAX:
-        raise MalformedMessage(f"a condition names at most {SEARCH_VALUES_MAX:,} values")
     among = f"{value} = ANY({bind([_json(one) for one in values])}::jsonb[])"
     return f"({among} OR {value} IS NULL)" if None in values else f"({among})"
 

@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from crdt.ranking import NAME_WEIGHT, NEIGHBOUR_SHARE, TEXT_WEIGHT
+from crdt.requests import Mode
 from server.search.conditions import Bind
-from server.search.question import CANDIDATES, Mode, Question, narrowed
+from server.search.question import CANDIDATES, Question, narrowed
 from server.search.words import by_text
 
 __all__ = ["search_statement"]

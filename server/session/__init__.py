@@ -28,7 +28,7 @@ import structlog
 from crdt import errors as kernel
 from crdt import requests, wire
 from crdt.ids import CLIENT_ID_BITS
-from crdt.limits import PAGE_BYTES_TARGET, SESSION_SPACES_MAX
+from crdt.limits import DECODED_AT_ONCE_BYTES_MAX, PAGE_BYTES_TARGET, SESSION_SPACES_MAX
 from server import access, spaces
 from server.admit import Admit, Admitted
 from server.database import Connection, Database
@@ -101,8 +101,11 @@ class Session:
     async def read(self, frame: bytes) -> wire.FromDevice | Exception:
         """Return the message in a frame, or what is wrong with it. For one frame after another."""
         try:
-            if not self._is_welcome and len(frame) > _HELLO_BYTES_MAX:
-                raise TooLarge("HELLO_BYTES_MAX", size=len(frame), allowed=_HELLO_BYTES_MAX)
+            size = max(len(frame), wire.declared_size(frame))
+            if not self._is_welcome and size > _HELLO_BYTES_MAX:
+                raise TooLarge("HELLO_BYTES_MAX", size=size, allowed=_HELLO_BYTES_MAX)
+            if size > DECODED_AT_ONCE_BYTES_MAX:
+                return await asyncio.to_thread(wire.decode_from_device, frame)
             return wire.decode_from_device(frame)
         except Exception as error:  # noqa: BLE001 - it ends the session, in its turn
             return error

@@ -153,12 +153,12 @@ def _question(asked: requests.Search) -> Question:
     if len(asked.vector) % _FLOAT_BYTES:
         raise MalformedMessage("the question's vector is float32, four bytes each")
     return Question(
-        text=storable(asked.text),
+        text=asked.text,
         vector=array("f", asked.vector).tolist(),
-        model=storable(asked.model),
-        collections=[storable(name) for name in asked.collections],
+        model=asked.model,
+        collections=asked.collections,
         conditions=[_condition(one) for one in asked.conditions],
-        names=[storable(name) for name in asked.names],
+        names=asked.names,
         limit=asked.limit,
     )
 

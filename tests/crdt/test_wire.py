@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 from crdt import requests, wire
 from crdt.errors import FrameTooLarge, MalformedFrame, ProtocolMismatch, WireError
-from crdt.limits import COMPRESS_FROM_BYTES, DECOMPRESSED_BYTES_MAX, FRAME_BYTES_MAX
+from crdt.limits import (
+    COLLECTION_NAME_BYTES_MAX,
+    COMPRESS_FROM_BYTES,
+    DECOMPRESSED_BYTES_MAX,
+    DEVICE_MESSAGE_BYTES_MAX,
+    FRAME_BYTES_MAX,
+    PUSH_BYTES_TARGET,
+    PUSH_EDITS_MAX,
+    RECORD_ID_BYTES_MAX,
+    UPDATE_BYTES_MAX,
+)
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -187,6 +197,35 @@ def test_a_frame_past_a_limit_names_it() -> None:
         wire.decode_from_device(bytes(FRAME_BYTES_MAX + 1))
     largest = wire.Verified("s", 1, bytes(DECOMPRESSED_BYTES_MAX - 100), 1)
     assert wire.decode_from_server(wire.encode(largest)) == largest
+
+
+def test_a_devices_message_holds_the_largest_push_and_what_is_larger_costs_nothing() -> None:
+    noise = random.Random(6).randbytes
+    small = (PUSH_BYTES_TARGET - 1) // (PUSH_EDITS_MAX - 1)
+    longest = "c" * COLLECTION_NAME_BYTES_MAX, "r" * RECORD_ID_BYTES_MAX
+    edits = [wire.Edit(*longest, noise(small)) for _ in range(PUSH_EDITS_MAX - 1)]
+    push = wire.Push("s" * 36, 1, 1, 1, [*edits, wire.Edit(*longest, noise(UPDATE_BYTES_MAX))])
+    frame = wire.encode(push)
+    assert wire.decode_from_device(frame) == push
+    assert wire.declared_size(frame) == len(msgspec.msgpack.encode(push))
+
+    count = 4_000_000
+    many = b"\x96\x02\xa1s\x01\x01\x01\xdd" + count.to_bytes(4, "big") + b"\x93\xa0\xa0\xc4\x00" * count
+    bomb = b"\x01" + zstd.compress(many, level=1)
+    assert len(bomb) < 2_000
+    assert wire.declared_size(bomb) == len(many)
+    for frame in (bomb, b"\x00" + many[: DEVICE_MESSAGE_BYTES_MAX + 1]):
+        with pytest.raises(FrameTooLarge, match="DEVICE_MESSAGE_BYTES_MAX"):
+            wire.decode_from_device(frame)
+    with pytest.raises(MalformedFrame, match="of length <="):
+        wire.decode_from_device(b"\x00" + many[:DEVICE_MESSAGE_BYTES_MAX])
+
+
+@given(st.binary(max_size=60))
+def test_what_declares_no_size_has_none(body: bytes) -> None:
+    assert wire.declared_size(b"\x00" + body) == 1 + len(body)
+    assert wire.declared_size(b"\x01" + body) >= 0
+    assert wire.declared_size(b"") == 0
 
 
 def zeros(size: int, *, is_declared: bool) -> bytes:

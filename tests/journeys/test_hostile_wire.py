@@ -74,7 +74,7 @@ async def test_what_is_no_message_ends_its_session_with_a_code(server: LiveServe
         for greeted in (None, device):
             codes, closed = await ended(raw, [frame], greeted)
             is_large = what.endswith(("past the limit", "says so"))
-            is_large |= greeted is None and len(frame) > HELLO_BYTES_MAX
+            is_large |= greeted is None and wire.declared_size(frame) > HELLO_BYTES_MAX
             assert (codes, closed) == (["too_large" if is_large else "malformed"], 1008), what
     assert await ended(raw, ["text"], device) == (["malformed"], 1008)
     assert await ended(raw, [bytes(FRAME_BYTES_MAX + 1)], device) == ([], 1009)

@@ -10,7 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from crdt.limits import SEARCH_CONDITIONS_MAX, SEARCH_HITS_MAX, SEARCH_NAMES_MAX, SEARCH_TEXT_BYTES_MAX
+from crdt.limits import (
+    SEARCH_COLLECTIONS_MAX,
+    SEARCH_CONDITIONS_MAX,
+    SEARCH_HITS_MAX,
+    SEARCH_NAMES_MAX,
+    SEARCH_TEXT_BYTES_MAX,
+)
 from server import vectors
 from server.database import Connection, Database
 from server.errors import MalformedMessage, ModelMismatch, TooLarge
@@ -250,7 +256,18 @@ async def test_a_vector_of_another_model_or_size_is_an_error_that_names_what_the
         ("text", {"text": "x", "limit": SEARCH_HITS_MAX + 1}, TooLarge),
         ("text", {"text": "x", "conditions": [Condition("a")]}, MalformedMessage),
         ("text", {"text": "x", "conditions": [Condition(".".join("a" * 40), values=[])]}, MalformedMessage),
-        ("text", {"text": "x", "conditions": [Condition("a", values=[1] * 1_001)]}, MalformedMessage),
+        ("text", {"text": "x", "conditions": [Condition("a", values=[1] * 1_001)]}, TooLarge),
+        ("text", {"text": "x", "conditions": [Condition("a" * 600_000, has=1)]}, TooLarge),
+        ("text", {"text": "x", "conditions": [Condition("a", above="b" * 600_000)]}, TooLarge),
+        ("text", {"text": "x", "conditions": [Condition("a", values=["b" * 600] * 1_000)]}, TooLarge),
+        ("text", {"text": "x", "names": ["a" * 600_000]}, TooLarge),
+        ("text", {"text": "x", "collections": ["a" * 600_000]}, TooLarge),
+        ("text", {"text": "x", "collections": ["a"] * (SEARCH_COLLECTIONS_MAX + 1)}, TooLarge),
+        (
+            "meaning",
+            {"vector": [1.0], "model": "m", "conditions": [Condition("a", values=[1] * 1_001)]},
+            TooLarge,
+        ),
         ("text", {"text": "x", "names": ["a"] * (SEARCH_NAMES_MAX + 1)}, TooLarge),
         (
             "text",

@@ -14,7 +14,15 @@ import pycrdt
 import pytest
 
 from crdt import wire
-from crdt.limits import PUSH_VECTORS_MAX, SEARCH_NAMES_MAX, VECTORS_BODY_BYTES_MAX
+from crdt.limits import (
+    PUSH_VECTORS_MAX,
+    SEARCH_CHARACTERS_MAX,
+    SEARCH_COLLECTIONS_MAX,
+    SEARCH_NAMES_MAX,
+    SEARCH_VALUES_MAX,
+    VECTOR_DIMENSIONS_MAX,
+    VECTORS_BODY_BYTES_MAX,
+)
 from crdt.values import encode_edit
 from crdt.vectors import packed_vector
 from server.database import Database
@@ -164,8 +172,14 @@ async def test_who_said_it_and_conditions_are_asked_for_as_json(folding: Running
         ({"below": 1}, "Anna"),
     ):
         assert await hits(folding, device, filter=[{"field": "n", **bound}], **question) == [(found, -1)]
-    many = ["x"] * (SEARCH_NAMES_MAX + 1)
-    assert code(await asked(folding, device, names=many, **question)) == (413, "too_large")
+    for many in (
+        {"names": ["x"] * (SEARCH_NAMES_MAX + 1)},
+        {"collections": ["x"] * (SEARCH_COLLECTIONS_MAX + 1)},
+        {"filter": [{"field": "n", "in": [1] * (SEARCH_VALUES_MAX + 1)}]},
+        {"filter": [{"field": "n", "is": "x" * (SEARCH_CHARACTERS_MAX + 1)}]},
+        {"vector": [1] * (VECTOR_DIMENSIONS_MAX + 1)},
+    ):
+        assert code(await asked(folding, device, **question | many)) == (413, "too_large"), many
 
 
 async def test_one_bad_vector_is_refused_by_its_place_and_the_others_are_taken(running: Running) -> None:

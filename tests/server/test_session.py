@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -492,9 +493,29 @@ def test_bytes_that_are_no_message_get_a_typed_failure(frame: bytes) -> None:
 
 
 async def test_who_is_not_known_yet_cannot_make_us_unpack_a_large_frame(meeting: Meeting) -> None:
-    frame = wire.encode(wire.Push("", 1, 1, 1, [wire.Edit("notes", "r", os.urandom(100_000))]))
-    answer = failure([wire.decode_from_server(frame) for frame in await Session(meeting).receive(frame)])
-    assert answer.code == "too_large"
+    for update in (os.urandom(100_000), bytes(100_000)):  # large, and small that becomes so
+        frame = wire.encode(wire.Push("", 1, 1, 1, [wire.Edit("notes", "r", update)]))
+        answer = failure([wire.decode_from_server(frame) for frame in await Session(meeting).receive(frame)])
+        assert answer.code == "too_large"
+
+
+async def test_a_large_message_is_decoded_beside_the_event_loop(
+    meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = await enrolled(meeting.database)
+    threads: list[threading.Thread] = []
+    decode = wire.decode_from_device
+
+    def watched(frame: bytes) -> wire.FromDevice:
+        threads.append(threading.current_thread())
+        return decode(frame)
+
+    async with session_of(meeting, device) as session:
+        monkeypatch.setattr(wire, "decode_from_device", watched)
+        await received(session, device.push(1, edits(device.client, 1)))
+        await received(session, device.push(2, edits(device.client, 1, start=1, size=300_000)))
+    small, large = (thread is threading.main_thread() for thread in threads)
+    assert (small, large) == (True, False)
 
 
 async def test_one_turn_of_news_is_bounded_over_all_spaces_and_leaves_none_out(meeting: Meeting) -> None:
