@@ -54,6 +54,15 @@ async def test_a_page_is_decoded_where_it_holds_up_nobody(
     assert threads == [is_here]
 
 
+async def test_what_is_small_on_the_way_and_large_here_is_decoded_elsewhere(threads: list[bool]) -> None:
+    page = wire.Page(SPACE, 0, 1, 1, [wire.Entry(1, "notes", "r1", 9, bytes(4 * 1024 * 1024))])
+    frame = wire.encode(page)
+    assert len(frame) < 10_000
+    threads.clear()
+    assert await frames.decode(frame) == page
+    assert threads == [False]
+
+
 @pytest.mark.parametrize("size", [10, 1_000_000])
 async def test_what_is_no_message_raises_the_same_from_both(size: int) -> None:
     with pytest.raises(MalformedFrame):
