@@ -231,11 +231,11 @@ class Exchange:
 
     async def _pull(self, model: Model) -> None:
         while True:
+            after = self._place.position  # which a push moves on meanwhile
             page = await self._asked(model, waits=True)
-            if not page.vectors or page.through <= self._place.position:
+            if not page.vectors or page.through <= after:
                 raise ServerMisbehaved(
-                    f"{len(page.vectors)} vectors up to {page.through} where those after"
-                    f" {self._place.position} were asked"
+                    f"{len(page.vectors)} vectors up to {page.through} where those after {after} were asked"
                 )
             await self._take_page(page, model)
 

@@ -295,6 +295,21 @@ async def test_a_server_that_leads_nowhere_is_not_followed(
     assert server.pulled == [0, 0]
 
 
+async def test_what_was_pushed_while_a_pull_was_open_may_come_back(
+    server: Played, client: Client, notes: Collection[Note], caplog: pytest.LogCaptureFixture
+) -> None:
+    server.connect()
+    await eventually(lambda: server.pulled == [0, 0])
+    waiting = server.asked[-1]
+    assert isinstance(waiting, requests.PullVectors)
+    await notes.insert(Note(title="a title"))
+    await eventually(lambda: server.head == 1)
+    await client.embedded(10)
+    server.beside.answer(requests.Vectors(waiting.n, 1, 0, 1, server.pushed[0]))
+    await eventually(lambda: server.pulled == [0, 0, 1])
+    assert "broke the protocol" not in caplog.text
+
+
 async def test_a_model_that_is_not_there_shares_nothing_and_harms_nothing(tmp_path: Path) -> None:
     async with open_device(tmp_path / "a.db", embedder="off") as client:
         assert client._meaning is None  # and there is no exchange at all
