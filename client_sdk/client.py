@@ -85,7 +85,7 @@ class Client(Observing):
                 old_embedder=old_embedder,
                 spawn=self._watches.spawn,
                 stir=self._watches.stir,
-                expects_devices=account.membership is not None,
+                has_space=lambda: account.membership is not None,
             )
             writer.listeners.append(self._meaning.committed)
         self._requests = Requests()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from client_sdk.commit import Committed
@@ -25,7 +25,7 @@ from client_sdk.embedding.embedder import Embedder, Kind, Vectors
 from client_sdk.embedding.errors import EmbedderFailed, EmbeddingProblem, VectorInvalid
 from client_sdk.errors import ClientError, ClosedClient
 from client_sdk.meaning import stored
-from client_sdk.meaning.patience import Patience
+from client_sdk.meaning.patience import LEFT_TO_DEVICES_S, Patience
 from client_sdk.meaning.stored import Compared, Piece
 from client_sdk.rows import Table
 
@@ -60,11 +60,19 @@ class Informed(Protocol):
 class Background:
     """The work on one file. Its methods belong to the event loop; `run` is a task."""
 
-    def __init__(self, database: Database, tables: Mapping[str, Table], informed: Informed) -> None:
+    def __init__(
+        self,
+        database: Database,
+        tables: Mapping[str, Table],
+        informed: Informed,
+        *,
+        has_space: Callable[[], bool],
+    ) -> None:
         self.problem: ClientError | None = None
         self._database = database
         self._tables = tables
         self._informed = informed
+        self._has_space = has_space
         self._due: dict[str, dict[int, None]] = {name: {} for name in tables}
         self._scans: dict[str, int] = dict.fromkeys(tables, 0)  # the document up to which all was looked at
         self._left: dict[str, set[int]] = {name: set() for name in tables}  # to other instances, for a while
@@ -82,8 +90,6 @@ class Background:
         self._hurry = asyncio.Event()
         self._settled = asyncio.Event()
         self._is_told = False
-        #: Seconds that another instance gets for what it wrote, or fetched.
-        self.left_to_others_s = LEFT_TO_OTHERS_S
 
     @property
     def waiting(self) -> int:
@@ -115,10 +121,15 @@ class Background:
             return
         if committed.is_foreign:
             if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(self.left_to_others_s, self._take_up)
+                self._timer = asyncio.get_running_loop().call_later(self._left_to_others_s, self._take_up)
         else:
             self._settled.clear()
             self._wake.set()
+
+    @property
+    def _left_to_others_s(self) -> float:
+        """Seconds that another instance gets; where it syncs, what it fetched it leaves to devices first."""
+        return 2 * LEFT_TO_DEVICES_S if self._has_space() else LEFT_TO_OTHERS_S
 
     def _nobody_served(self, collection: str, docs: Collection[int]) -> None:
         """See to what other devices were given time for."""

@@ -26,7 +26,6 @@ from client_sdk.errors import ClientError
 from client_sdk.meaning import stored
 from client_sdk.meaning.background import Background, embed
 from client_sdk.meaning.errors import EmbeddingTimeout
-from client_sdk.meaning.patience import LEFT_TO_DEVICES_S
 from client_sdk.rows import Table
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ class Meaning:
 
     ``embedder``: None for the default. ``old_embedder``: the one before, if its vectors are to be searched meanwhile.
     ``spawn`` runs a coroutine until the client is closed, ``stir`` tells live searches to look again.
-    ``expects_devices``: a connection is likely, over which other devices share their vectors.
+    ``has_space``: whether a connection is likely, over which other devices share their vectors.
     """
 
     def __init__(
@@ -127,7 +126,7 @@ class Meaning:
         old_embedder: Embedder | None,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         stir: Callable[[str], None],
-        expects_devices: bool = False,
+        has_space: Callable[[], bool],
     ) -> None:
         self.tables = {name: table for name, table in tables.items() if table.text is not None}
         self.database = database
@@ -142,13 +141,10 @@ class Meaning:
         self._shelves: dict[tuple[str, str, str], _Held] = {}
         self._questions: dict[tuple[str, Kind, str], Vectors] = {}
         self._asking: weakref.WeakSet[Asking] = weakref.WeakSet()
-        self._background = Background(database, self.tables, self)
+        self._background = Background(database, self.tables, self, has_space=has_space)
         if self.tables:
-            if expects_devices:
+            if has_space():
                 self._background.patience.expect()
-                self._background.left_to_others_s = (
-                    2 * LEFT_TO_DEVICES_S
-                )  # it leaves to devices what it fetched
             spawn(self._background.run())
 
     def committed(self, committed: Committed) -> None:
