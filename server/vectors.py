@@ -5,9 +5,10 @@ row of ``vector_heads`` first, so whoever has read up to a position has missed n
 comes again as it stands keeps its position; a changed one moves to the end. The last that comes counts: devices
 compare the ``hash`` of the text that a vector stands for, the server cannot.
 
-A vector may come before its record: it is kept, and `server.search` does not show it yet. Those of a record that is
-deleted go in the transaction that folds it so, and none is kept from then on; those of a part go with its text. Where
-the record has updates that are not folded yet nothing is decided: they may restore it.
+A vector may come before its record: it is kept, and `server.search` does not show it yet. Of a record that was folded
+as deleted none is taken in, and those that are there are listed in the transaction that folds it so, as are those of a
+part that loses its text; nobody finds them any more, and soon after they are removed (`server.materialize.sweep`).
+Where the record has updates that are not folded yet nothing is decided: they may restore it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from server.database import Connection, storable
 from server.errors import MalformedMessage, ModelMismatch, TooLarge
 
 __all__ = [
+    "ALL_PARTS",
     "SLICE_VECTORS",
     "Gone",
     "Model",
@@ -43,14 +45,21 @@ __all__ = [
     "checked",
     "forget",
     "held",
+    "list_gone",
     "models",
     "put",
-    "remove",
+    "remove_gone",
+    "spaces_with_gone",
 ]
 
 _PLACE_MAX: Final = 2**31 - 1  # Postgres' integer
 #: Vectors made ready in one go before others get the event loop: 1 ms at 4,000 dimensions.
 SLICE_VECTORS: Final = 8
+#: What one transaction removes: 5,000 vectors take 0.1 s, and a record has a hundred where people talk.
+_FORGOTTEN_AT_ONCE: Final = 5_000
+_GONE_AT_ONCE: Final = 50
+#: In place of a part: all of the record.
+ALL_PARTS: Final = -2
 
 _TEXT_BY_BYTE: Final = tuple(str(byte - 256 if byte > 127 else byte) for byte in range(256))  # noqa: PLR2004
 #: From here to 2,047 a float16 ends in a byte that counts in ones: what is moved here is read byte by byte.
@@ -105,22 +114,17 @@ class VectorsSlice(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """What has no text any more: a part of a record, or (None) all of it."""
+    """What has no text any more: a part of a record, or `ALL_PARTS`."""
 
     space: UUID
     collection: str
     record_id: str
-    part: int | None
+    part: int
 
 
 _LOCK: Final = """
 INSERT INTO vector_heads (space_id) VALUES ($1)
 ON CONFLICT (space_id) DO UPDATE SET head = vector_heads.head RETURNING head
-"""
-# Always in the same order, so that nobody who locks several waits for one who waits for them.
-_LOCK_ALL: Final = """
-INSERT INTO vector_heads (space_id) SELECT space_id FROM unnest($1::uuid[]) AS space_id ORDER BY space_id
-ON CONFLICT (space_id) DO UPDATE SET head = vector_heads.head
 """
 _UNFOLDED: Final = """EXISTS (
         SELECT FROM log WHERE log.space_id = {0}.space_id AND log.collection = {0}.collection
@@ -152,22 +156,46 @@ WITH sent AS (
 UPDATE vector_heads SET head = (SELECT max(position) FROM stored)
 WHERE space_id = $1 AND EXISTS (SELECT FROM stored) RETURNING head
 """
-_REMOVE: Final = f"""
-WITH gone AS (
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[])
-        AS gone (space_id, collection, record_id, part)
+# Locks what is listed already, so that whoever removes it meanwhile leaves it listed.
+_LIST_GONE: Final = """
+INSERT INTO vectors_gone (space_id, collection, record_id, part)
+SELECT DISTINCT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[])
+ON CONFLICT (space_id, collection, record_id, part) DO UPDATE SET part = excluded.part
+"""
+# A record that was restored since, or a part that has a text again, keeps its vectors.
+_REMOVE_GONE: Final = f"""
+WITH decided AS (
+    DELETE FROM vectors_gone WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM vectors_gone WHERE space_id = $1 AND NOT {_UNFOLDED.format("vectors_gone")} LIMIT $2
+    )) RETURNING collection, record_id, part
 ), removed AS (
-    DELETE FROM vectors USING gone
-    WHERE vectors.space_id = gone.space_id AND vectors.collection = gone.collection
-      AND vectors.record_id = gone.record_id AND (gone.part IS NULL OR vectors.part = gone.part)
-      AND NOT {_UNFOLDED.format("gone")}
-    RETURNING vectors.space_id, vectors.model
+    DELETE FROM vectors USING decided
+    WHERE vectors.space_id = $1 AND vectors.collection = decided.collection
+      AND vectors.record_id = decided.record_id AND decided.part IN ({ALL_PARTS}, vectors.part)
+      AND CASE WHEN decided.part = {ALL_PARTS} THEN EXISTS (
+        SELECT FROM documents WHERE documents.space_id = $1 AND documents.collection = decided.collection
+          AND documents.record_id = decided.record_id AND documents.deleted
+      ) ELSE NOT EXISTS (
+        SELECT FROM texts WHERE texts.space_id = $1 AND texts.collection = decided.collection
+          AND texts.record_id = decided.record_id AND texts.part = decided.part
+      ) END
+    RETURNING vectors.model
 ), counted AS (
-    SELECT space_id, model, count(*) AS vectors FROM removed GROUP BY space_id, model
+    UPDATE models SET vectors = models.vectors - gone.vectors
+    FROM (SELECT model, count(*) AS vectors FROM removed GROUP BY model) AS gone
+    WHERE models.space_id = $1 AND models.model = gone.model
 )
-UPDATE models SET vectors = models.vectors - counted.vectors FROM counted
-WHERE models.space_id = counted.space_id AND models.model = counted.model
-RETURNING models.space_id
+SELECT count(*) FROM decided
+"""
+_FORGET: Final = """
+WITH removed AS (
+    DELETE FROM vectors WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM vectors WHERE space_id = $1 AND model = $2 LIMIT $3
+    )) RETURNING 1
+), counted AS (
+    UPDATE models SET vectors = vectors - (SELECT count(*) FROM removed) WHERE space_id = $1 AND model = $2
+)
+SELECT count(*) FROM removed
 """
 # As in `server.log`: the running sum ends the page at the vector that reaches the target.
 _AFTER: Final = f"""
@@ -248,11 +276,17 @@ async def held(connection: Connection, space: UUID, model: str) -> int:
     return found or 0
 
 
-async def forget(connection: Connection, space: UUID, model: str) -> None:
-    """Forget the vectors of a model, in a transaction of the caller's: another has taken its place."""
+async def forget(connection: Connection, space: UUID, model: str) -> bool:
+    """Forget vectors of a model, in a transaction of the caller's: another has taken its place.
+
+    So many at a time that the space's vectors are not held for long. True: there are more.
+    """
     await connection.fetchval(_LOCK, space)
-    await connection.execute("DELETE FROM vectors WHERE space_id = $1 AND model = $2", space, model)
+    removed: int = await connection.fetchval(_FORGET, space, model, _FORGOTTEN_AT_ONCE)
+    if removed == _FORGOTTEN_AT_ONCE:
+        return True
     await connection.execute("DELETE FROM models WHERE space_id = $1 AND model = $2", space, model)
+    return False
 
 
 def check_size(sizes: Sequence[int]) -> None:
@@ -285,20 +319,28 @@ def checked(vector: Vector) -> Vector:
     return vector
 
 
-async def remove(connection: Connection, gone: Sequence[Gone]) -> None:
-    """Remove the vectors of what is gone from several spaces, in the transaction that folds it so.
+async def list_gone(connection: Connection, gone: Sequence[Gone]) -> None:
+    """List what is gone, of several spaces, in the transaction that folds it so. `remove_gone` does the rest."""
+    if gone:
+        await connection.execute(_LIST_GONE, *([row[column] for row in gone] for column in range(4)))
 
-    Whoever is sending vectors to one of them is waited for: either it sees the record deleted, or its vectors are seen
-    here. A model that nothing is left of is forgotten. Positions are not given again.
+
+async def spaces_with_gone(connection: Connection, *, at_most: int) -> list[UUID]:
+    """Return spaces where something is listed as gone."""
+    rows = await connection.fetch("SELECT DISTINCT space_id FROM vectors_gone LIMIT $1", at_most)
+    return [row[0] for row in rows]
+
+
+async def remove_gone(connection: Connection, space: UUID) -> bool:
+    """Remove vectors of what is listed as gone, in a transaction of the caller's, of a few records at a time.
+
+    Whoever is sending vectors to the space is waited for: either it sees the record deleted, or its vectors are seen
+    here. A model that nothing is left of is forgotten. Positions are not given again. True: there may be more.
     """
-    if not gone:
-        return
-    columns = [[row[column] for row in gone] for column in range(4)]
-    await connection.execute(_LOCK_ALL, list({row.space for row in gone}))
-    counted = await connection.fetch(_REMOVE, *columns)
-    await connection.execute(
-        "DELETE FROM models WHERE space_id = ANY($1::uuid[]) AND vectors <= 0", [row[0] for row in counted]
-    )
+    await connection.fetchval(_LOCK, space)
+    decided: int = await connection.fetchval(_REMOVE_GONE, space, _GONE_AT_ONCE)
+    await connection.execute("DELETE FROM models WHERE space_id = $1 AND vectors <= 0", space)
+    return decided == _GONE_AT_ONCE
 
 
 def _text(data: bytes) -> str:

@@ -30,6 +30,7 @@ from server.errors import CannotServe
 from server.materialize import tables
 from server.materialize.batch import ROWS_MAX, Turn, fold_spaces, set_aside
 from server.materialize.folding import Folding, WorkerFailed
+from server.materialize.sweep import sweep
 from server.notify import HEADS, MATERIALIZED, read_notices, tell
 
 __all__ = ["Follower"]
@@ -90,6 +91,7 @@ class Follower:
         self._line: dict[UUID, None] = {}  # spaces that wait for their turn, in order
         self._rows_max: dict[UUID, int] = {}  # of spaces that were in trouble lately
         self._news = asyncio.Event()
+        self._folded = asyncio.Event()  # something, since the last sweep
         self._head_by_space: dict[UUID, int] = {}  # as the notices told
         self._imported_at = self._import_began_at = float("-inf")  # the last import's first and newest jump
 
@@ -97,20 +99,40 @@ class Follower:
         """Fold whatever comes, until cancelled; whatever was not committed then is folded again another time."""
         loop = asyncio.get_running_loop()
         wait_s = _BACKOFF_S_MIN
-        while True:
-            began = loop.time()
-            try:
-                await self._follow()
-            except _TROUBLE as trouble:
-                wait_s = _BACKOFF_S_MIN if loop.time() - began > _WELL_S else min(wait_s * 2, _BACKOFF_S_MAX)
-                _log.warning("materialization waits", problem=str(trouble) or type(trouble).__name__)
-                await asyncio.sleep(wait_s)
+        sweeping = asyncio.create_task(self._sweep_on())
+        try:
+            while True:
+                began = loop.time()
+                try:
+                    await self._follow()
+                except _TROUBLE as trouble:
+                    is_well = loop.time() - began > _WELL_S
+                    wait_s = _BACKOFF_S_MIN if is_well else min(wait_s * 2, _BACKOFF_S_MAX)
+                    _log.warning("materialization waits", problem=str(trouble) or type(trouble).__name__)
+                    await asyncio.sleep(wait_s)
+        finally:
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
 
     async def catch_up(self) -> None:
         """Fold until no space has more than is folded; spaces that other processes fold are left to them."""
         await self._look()
         while self._line:
             await self._next_turn()
+        await sweep(self._database)
+
+    async def _sweep_on(self) -> None:
+        """Sweep after what is folded, and at every look, beside the folding."""
+        while True:
+            self._folded.clear()
+            try:
+                await sweep(self._database)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is still listed, and folding goes on
+                _log.warning("vectors of what is gone stay", problem=str(error) or type(error).__name__)
+                await asyncio.sleep(_BACKOFF_S_MAX)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._look_interval_s):
+                    await self._folded.wait()
 
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
@@ -174,6 +196,7 @@ class Follower:
             async with self._database.connection() as connection:
                 turn = await fold_spaces(connection, self._folding, spaces, rows_max=self._rows_max)
                 await _tell(connection, turn)
+            self._folded.set()
         except _NOT_TAKEN as error:
             await self._narrow_down(spaces, error)
         else:

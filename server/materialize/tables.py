@@ -194,10 +194,10 @@ async def store(
 ) -> None:
     """Store documents with their texts: those that were not there, and those that were.
 
-    The vectors of deleted records go, and those of parts that had a text and have none any more.
+    Listed as gone are the vectors of deleted records, and those of parts that had a text and have none any more.
     """
     parts: list[Gone] = []
-    gone = {key: Gone(*key, None) for key, made in (*new, *known) if made.deleted}
+    gone = {key: Gone(*key, vectors.ALL_PARTS) for key, made in (*new, *known) if made.deleted}
     if new:
         await connection.copy_records_to_table("documents", records=_records(new), columns=_COLUMNS)
         await connection.copy_records_to_table("texts", records=_texts(new), columns=_TEXT_COLUMNS)
@@ -207,7 +207,7 @@ async def store(
         await connection.execute(_STORE_TEXTS, *texts)
         dropped = await connection.fetch(_DROP_TEXTS, *_columns([key for key, _ in known], 3), *texts[:4])
         parts = [Gone(*row) for row in dropped if Key(*row[:3]) not in gone]
-    await vectors.remove(connection, [*gone.values(), *parts])
+    await vectors.list_gone(connection, [*gone.values(), *parts])
 
 
 async def quarantine(connection: Connection, refused: Sequence[tuple[Key, int, str]]) -> None:

@@ -222,11 +222,12 @@ class SearchRoutes(Controller):
         """Forget all vectors of a model, once another has taken its place."""
         space_id = space_of(space)
 
-        async def forget(connection: Connection) -> None:
+        async def forget(connection: Connection) -> bool:
             await access.require_spaces(connection, caller.device, [space_id])
-            await vectors.forget(connection, space_id, storable(model))
+            return await vectors.forget(connection, space_id, storable(model))
 
-        await rooms_of(state).meeting.database.transaction(forget)
+        while await rooms_of(state).meeting.database.transaction(forget):
+            pass
 
     @post("/search", status_code=HTTP_200_OK, request_max_body_size=VECTORS_BODY_BYTES_MAX)
     async def search(

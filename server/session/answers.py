@@ -88,11 +88,12 @@ async def forgotten(
 ) -> requests.VectorsTaken:
     """Remove the vectors of a model. Raises `NotInSpace`."""
 
-    async def forget(connection: Connection) -> None:
+    async def forget(connection: Connection) -> bool:
         await access.require_spaces(connection, device, [feed.space])
-        await vectors.forget(connection, feed.space, storable(asked.model))
+        return await vectors.forget(connection, feed.space, storable(asked.model))
 
-    await database.transaction(forget)
+    while await database.transaction(forget):
+        pass
     return requests.VectorsTaken(asked.n, feed.vectors_head, feed.vectors_head, 0)
 
 

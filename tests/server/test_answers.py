@@ -8,6 +8,7 @@ from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from uuid import UUID
 
 import pytest
 
@@ -172,6 +173,29 @@ async def test_a_model_that_is_no_longer_in_use_is_forgotten(meeting: Meeting) -
         await received(session, pull(device, 4, 0, model="old"))
         await received(session, pull(device, 5, 0))
         assert await brought(session) == requests.Vectors(5, 2, 0, 1, [vector("a", 1, 1)])
+
+
+async def test_a_model_is_forgotten_in_steps_and_others_may_send_in_between(
+    meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "_FORGOTTEN_AT_ONCE", 2)
+    device = await enrolled(meeting.database)
+    forget, steps = vectors.forget, []
+
+    async def watched(connection: Connection, space: UUID, model: str) -> bool:
+        steps.append(await vectors.held(connection, space, model))
+        return await forget(connection, space, model)
+
+    monkeypatch.setattr(vectors, "forget", watched)
+    async with session_of(meeting, device) as session:
+        await answered(session, push(device, 1, *(vector(f"r{n}", 1) for n in range(5)), model="old"))
+        await answered(session, push(device, 2, vector("a", 1, 1)))
+        answer = await answered(session, requests.ForgetVectors(str(device.space), 3, "old"))
+        assert answer == requests.VectorsTaken(3, 6, 6, 0)
+    assert steps == [5, 3, 1]
+    async with meeting.database.connection() as connection:
+        assert [model.name for model in await vectors.models(connection, device.space)] == ["small"]
+        assert len((await vectors.after(connection, device.space, 0)).vectors) == 1
 
 
 async def test_a_search_is_answered_beside_sync(meeting: Meeting) -> None:

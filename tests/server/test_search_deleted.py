@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -15,10 +16,12 @@ from server import vectors
 from server.database import Database
 from server.materialize.batch import fold_anew, fold_spaces
 from server.materialize.folding import Folding
+from server.materialize.follow import Follower
+from server.materialize.sweep import sweep
 from server.search import Answer, Question, search
 from server.vectors import Model, Vector
 from tests.server.people import eventually
-from tests.server.test_materialize import MEMORY_BYTES, Space, catch_up, creation
+from tests.server.test_materialize import MEMORY_BYTES, Space, catch_up, creation, following
 from tests.server.test_vectors import vector
 
 __all__: list[str] = []
@@ -170,31 +173,92 @@ async def test_folding_anew_keeps_the_vectors_of_what_is_there_and_drops_the_oth
     await space.put(vector("a", 1, 2), vector("b", 1, 2))
     async with database.connection() as connection:
         await fold_anew(connection, folding, space.id)
+    await sweep(database)
     assert await space.vectors() == [("a", -1)]
     assert await space.put(vector("c", 1, 2)) == 3, "positions are not given again"
+
+
+@asynccontextmanager
+async def sending(space: Searched, *sent: Vector) -> AsyncIterator[None]:
+    """Vectors on their way, by somebody slow: the space's are held until they are there."""
+    async with space.database.connection() as slow, slow.transaction():
+        await vectors.put(slow, space.id, sent)
+        yield
 
 
 async def test_a_vector_sent_while_its_record_is_being_deleted_does_not_stay(
     space: Searched, database: Database, folding: Folding
 ) -> None:
-    """Whoever folds waits for whoever sends, and the other way round: one of the two sees what the other did."""
+    """Whoever removes waits for whoever sends, and the other way round: one of the two sees what the other did."""
     await space.write(("a", 7, MADE))
     await catch_up(database, folding)
     await space.write(("a", 8, Talk(MADE).delete()))
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-
-    async def is_waiting() -> bool:
-        return bool(await database.pool.fetchval(waiting))
-
-    async with database.connection() as slow:
-        transaction = slow.transaction()
-        await transaction.start()
-        await vectors.put(slow, space.id, [vector("a", 1, 2)])
-        turn = asyncio.create_task(catch_up(database, folding))
-        await eventually(is_waiting)
-        await transaction.commit()
-    await turn
+    async with sending(space, vector("a", 1, 2)):
+        await catch_up(database, folding)
+        assert (await space.documents())["a"]["deleted"]
+    assert await space.vectors() == [("a", -1)]
+    assert await space.found() == []
+    await sweep(database)
     assert await space.vectors() == []
+
+
+async def test_whoever_holds_the_vectors_of_a_space_holds_up_no_folding_and_no_other_space(
+    space: Searched, database: Database, folding: Folding
+) -> None:
+    other = Searched(database)
+    for one in (space, other):
+        await one.write(("a", 7, MADE), ("b", 7, MADE))
+        await one.put(vector("a", 1, 2), vector("b", 1, 2))
+    await catch_up(database, folding)
+    for one in (space, other):
+        await one.write(("a", 8, Talk(MADE).delete()))
+    async with sending(space, vector("c", 1, 2)):
+        async with asyncio.timeout(5):  # a statement waits ten seconds for a lock
+            await catch_up(database, folding)
+        assert (await space.found(), await other.found()) == ([("b", -1)], [("b", -1)])
+        assert await other.vectors() == [("b", -1)]
+    await sweep(database)
+    assert await space.vectors() == [("b", -1), ("c", -1)]
+
+
+async def test_what_a_process_that_died_has_left_is_removed_by_the_next(
+    space: Searched, database: Database, folding: Folding
+) -> None:
+    await space.write(("a", 7, MADE))
+    await catch_up(database, folding)
+    await space.put(vector("a", 1, 2))
+    await space.write(("a", 8, Talk(MADE).delete()))
+    async with database.connection() as connection:
+        await fold_spaces(connection, folding, [space.id])
+    assert await space.vectors() == [("a", -1)], "it died between the fold and the sweep"
+    assert await space.found() == []
+
+    async def is_gone() -> bool:
+        return await space.vectors() == []
+
+    async with following(Follower(database, folding)):
+        await eventually(is_gone)
+
+
+async def test_what_is_restored_before_it_was_removed_keeps_its_vectors(
+    space: Searched, database: Database, folding: Folding
+) -> None:
+    talk = Talk(MADE)
+    await space.write(("a", 7, MADE), ("a", 8, talk.say(0, "a bike", "two bikes")))
+    await catch_up(database, folding)
+    await space.put(*(vector("a", 1, 2, part=part) for part in range(-1, 2)))
+    for update, again in (
+        (talk.delete(), talk.delete(deleted=False)),
+        (talk.unsay(1), talk.say(1, "two bikes again")),
+    ):
+        await space.write(("a", 8, update))
+        async with database.connection() as connection:
+            await fold_spaces(connection, folding, [space.id])
+        await space.write(("a", 8, again))
+        await sweep(database)  # nothing is decided
+        await catch_up(database, folding)
+        assert await space.vectors() == [("a", -1), ("a", 0), ("a", 1)]
+    assert await database.pool.fetchval("SELECT count(*) FROM vectors_gone") == 0
 
 
 async def test_many_deletions_at_once_are_one_turn(
