@@ -57,6 +57,7 @@ from crdt.limits import (
     DECOMPRESSED_BYTES_MAX,
     DEVICE_MESSAGE_BYTES_MAX,
     FRAME_BYTES_MAX,
+    PAGE_ENTRIES_MAX,
     PUSH_EDITS_MAX,
 )
 from crdt.requests import Answer, Request
@@ -233,7 +234,7 @@ class Page(_Part, frozen=True, tag=18):
     after: int
     through: int
     head: int
-    entries: list[Entry]
+    entries: Annotated[list[Entry], Meta(max_length=2 * PAGE_ENTRIES_MAX)]
 
 
 class Documents(_Part, frozen=True, tag=19):
@@ -243,7 +244,7 @@ class Documents(_Part, frozen=True, tag=19):
     after: int
     through: int
     head: int
-    states: list[DocumentState]
+    states: Annotated[list[DocumentState], Meta(max_length=2 * PAGE_ENTRIES_MAX)]
 
 
 class Verified(_Part, frozen=True, tag=20):

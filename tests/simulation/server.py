@@ -32,7 +32,7 @@ __all__ = ["Process", "Server"]
 PROCESSES: Final = 2
 _TABLES: Final = (
     "tokens, challenges, devices, accounts, spaces, members, invitations, invitation_spaces, writers, log, refusals, "
-    "materializations, documents, quarantine, texts, vectors, vector_heads, models"
+    "materializations, documents, quarantine, texts, vectors, vector_heads, vectors_gone, models"
 )
 _COMPARE_MS: Final = 3_000
 _LOST: Final[Trouble] = (
