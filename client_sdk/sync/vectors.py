@@ -118,6 +118,8 @@ class Exchange:
                 tasks.create_task(self._keep(self._forget, model), name="vectors: forget")
         except* (ClosedClient, NotConnected, TransportClosed, EmbeddingProblem):
             pass  # the next session goes on; without a model there is nothing to share
+        except* ClientError as problems:
+            _log.warning("vectors are not shared until the next connection: %s", problems.exceptions[0])
 
     async def _keep(self, work: Callable[[Model], Coroutine[Any, Any, None]], model: Model) -> None:
         """Work until the session ends. What the server refuses ends the work, and is tried in the next session."""
