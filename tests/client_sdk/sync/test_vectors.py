@@ -42,7 +42,9 @@ class Played:
         self.pages: list[Callable[[requests.PullVectors], requests.Answer]] = []
         assert client._meaning is not None
         spawn = client._watches.spawn
-        Exchange(self.beside, client._meaning, space=lambda: "space", runner=lambda: None, spawn=spawn)
+        self.exchange = Exchange(
+            self.beside, client._meaning, space=lambda: "space", runner=lambda: None, spawn=spawn
+        )
 
     def connect(self) -> None:
         self.beside.open(self.send)
@@ -67,6 +69,11 @@ class Played:
                 self.beside.answer(self.pages.pop(0)(message))
             case requests.PullVectors(waits=False):
                 self.beside.answer(requests.Vectors(message.n, self.head, 0, len(self.held), []))
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether the device has written down what was taken."""
+        return self.head > 0 and self.exchange._place.position == self.head
 
     @property
     def pushed(self) -> list[list[PartVector]]:
@@ -114,6 +121,7 @@ async def test_what_is_made_here_is_pushed_once(
     later = await notes.insert(Note(title="one more title"))
     await eventually(lambda: len(server.pushed) == 2)
     assert [one.record for one in server.pushed[1]] == [later.id]
+    await eventually(lambda: server.is_noted)
     await server.reconnect()
     await eventually(lambda: server.pulled[-1:] == [4])  # own ones are not asked for
     assert len(server.pushed) == 2
@@ -159,7 +167,7 @@ async def test_another_history_of_the_server_is_given_everything(
     await notes.insert(Note(title="a title"))
     await client.embedded(10)
     server.connect()
-    await eventually(lambda: server.head == 1)
+    await eventually(lambda: server.is_noted)
 
     def restored(corridor: Corridor) -> None:
         corridor.state.generation = "another"
@@ -177,7 +185,8 @@ async def test_what_the_server_was_told_to_forget_is_shared_again(
     made = await notes.insert_many([Note(title=f"the title of {n}") for n in range(5)])
     await client.embedded(10)
     server.connect()
-    await eventually(lambda: len(server.held) == 5)
+    await eventually(lambda: server.is_noted)
+    assert len(server.held) == 5
     server.held.clear()
     await server.reconnect()
     await eventually(lambda: len(server.held) == 5)
@@ -194,9 +203,10 @@ async def test_what_the_server_never_keeps_is_not_sent_for_ever(
     await client.embedded(10)
     server.keeps_all = False  # but for the first of each push
     server.connect()
-    await eventually(lambda: len(server.pushed) == 1)
+    await eventually(lambda: server.is_noted)
     await server.reconnect()
-    await eventually(lambda: len(server.pushed) == 2)
+    await eventually(lambda: server.exchange._place.gap == 1)
+    assert len(server.pushed) == 2
     for _ in range(3):
         server.asked.clear()
         await server.reconnect()
@@ -232,7 +242,7 @@ async def test_what_is_deleted_and_restored_at_once_is_shared_again(
     note = await notes.insert(Note(title="a title"))
     await client.embedded(10)
     server.connect()
-    await eventually(lambda: len(server.held) == 1)
+    await eventually(lambda: server.is_noted)
     async with client.transaction():
         await notes.delete(note.id)
     server.held.clear()
