@@ -61,7 +61,10 @@ class Searched(Space):
 
     async def vectors(self) -> list[tuple[str, int]]:
         """Places that have a vector, and the count that is kept of them is right."""
-        async with self.database.connection() as connection:
+        async with (
+            self.database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
             held = (await vectors.after(connection, self.id, 0)).vectors
             models = await vectors.models(connection, self.id)
         assert sum(model.vectors for model in models) == len(held)
