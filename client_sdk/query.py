@@ -179,9 +179,8 @@ class Query(Generic[R]):
 
         Raises:
             QueryError: nothing of the record is searchable, or the query has an order or a window: a search has its
-                own.
+                own; or more hits of the space are asked for than a server gives.
             MeaningOff: the mode is "meaning", and the client was opened with ``embedder="off"``.
-            NotAvailable: a scope that is not built yet.
         """
         return Search(self._source, self.plan, text, limit=limit, mode=mode, scope=scope, marks=marks)
 

@@ -85,7 +85,10 @@ _SCHEMAS: dict[type, Schema] = {}
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(msgspec.field,))
 class Record(msgspec.Struct, metaclass=_RecordMeta):
-    """The base of every record. ``id`` is minted when it is left empty; times have a zone, and are UTC when read."""
+    """The base of every record. ``id`` is minted when it is left empty; times have a zone, and are UTC when read.
+
+    Declared with ``vectors="device"``, what stands for its searchable texts never leaves the device.
+    """
 
     id: str = ""
     created_at: dt.datetime = NEVER
