@@ -16,13 +16,13 @@ from client_sdk.errors import ClientError, ServerProblem
 from client_sdk.meaning.errors import VectorsStay
 from client_sdk.source import Source, Subscription
 from client_sdk.views import Rerun
+from crdt.requests import Mode
 from crdt.schema import Record
 
 __all__ = ["MARKS", "SPACE", "Asked", "Hit", "Hits", "Mode", "Scope"]
 
 R = TypeVar("R", bound=Record)
 
-Mode: TypeAlias = Literal["hybrid", "text", "meaning"]
 Scope: TypeAlias = Literal["device", "space"]
 
 #: What live searches of the space lean on beside their collections: whether the server can be asked.
